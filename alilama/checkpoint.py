@@ -1,0 +1,140 @@
+"""Model folders: Hugging Face's MPT form, with the training state beside it. Nothing that is read runs code.
+
+    config.json  model.safetensors  generation_config.json  tokenizer.json  tokenizer_config.json
+    training_state.pt  log.csv  loss.png  samples.txt
+
+model.safetensors is the model that was best on the validation tokens; training_state.pt is where the run goes on.
+"""
+
+import json
+import os
+import pickle
+import zipfile
+from pathlib import Path
+
+import safetensors
+import torch
+from safetensors.torch import save
+
+from alilama.data import replacing, write_json
+from alilama.errors import UserError
+from alilama.model import Model, ModelConfig
+from alilama.tokenizer import END_OF_TEXT, Tokenizer
+
+PREFIX = "transformer."  # of every weight's name in an MPT file
+READABLE_MULTIPLE = 16  # Transformers refuses texts longer than max_seq_len, and ALiBi reads beyond the trained length
+
+
+def is_mpt(config: ModelConfig) -> bool:
+    """Whether the MPT form can express the model: its feed-forward part is always 4 * d_model wide."""
+    return config.hidden_dim == 4 * config.d_model
+
+
+def save_description(folder: Path, config: ModelConfig, tokenizer: Tokenizer):
+    """Writes everything of a model folder that does not change in training: all but the weights."""
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {
+        "model_type": "mpt" if is_mpt(config) else "alilama",
+        "architectures": ["MptForCausalLM" if is_mpt(config) else "Model"],
+        "vocab_size": config.vocab_size,
+        "d_model": config.d_model,
+        "n_layers": config.blocks,
+        "n_heads": config.num_heads,
+        "expansion_ratio": 4,
+        "hidden_dim": config.hidden_dim,
+        "max_seq_len": READABLE_MULTIPLE * config.max_seq_len,
+        "trained_seq_len": config.max_seq_len,
+        "resid_pdrop": config.dropout,
+        "emb_pdrop": config.dropout,
+        "layer_norm_epsilon": 1e-5,
+        "no_bias": True,
+        "tie_word_embeddings": True,
+        "attn_config": {"alibi": True, "alibi_bias_max": 8, "attn_pdrop": 0},
+        "bos_token_id": tokenizer.eot_id,
+        "eos_token_id": tokenizer.eot_id,
+        "pad_token_id": tokenizer.eot_id,
+        "torch_dtype": "float32",
+    }
+    generation = {"bos_token_id": tokenizer.eot_id, "eos_token_id": tokenizer.eot_id, "pad_token_id": tokenizer.eot_id,
+                  "do_sample": True, "max_new_tokens": 256}
+    tokenizer_config = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT,
+                        "pad_token": END_OF_TEXT, "clean_up_tokenization_spaces": False}
+    tokenizer.save(folder / "tokenizer.json")
+    for name, values in (("tokenizer_config", tokenizer_config), ("generation_config", generation), ("config", content)):
+        write_json(folder / f"{name}.json", values)
+
+
+def save_weights(folder: Path, model: Model):
+    """Writes model.safetensors in float32; the output projection is the embedding and is not written twice."""
+    weights = {PREFIX + name: tensor.detach().float().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    with replacing(folder / "model.safetensors") as file:
+        file.write(save(weights, metadata={"format": "pt"}))
+
+
+def load_config(folder: Path) -> ModelConfig:
+    """Reads a model folder's config.json. Raises UserError where it is missing, damaged or of another architecture."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise UserError(f"{folder} is no model folder: it has no config.json; train a model with train.py")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        config = ModelConfig(
+            vocab_size=content["vocab_size"], d_model=content["d_model"], blocks=content["n_layers"],
+            num_heads=content["n_heads"], hidden_dim=content["hidden_dim"], max_seq_len=content["trained_seq_len"],
+            dropout=content["resid_pdrop"])
+    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged or of another kind of model ({type(error).__name__}: {error}); "
+                        "expected one that train.py wrote") from None
+    shape = [config.vocab_size, config.d_model, config.blocks, config.num_heads, config.hidden_dim, config.max_seq_len]
+    is_possible = all(isinstance(size, int) and size > 0 for size in shape) and config.d_model % config.num_heads == 0
+    if not is_possible or not isinstance(config.dropout, int | float) or not 0 <= config.dropout < 1:
+        raise UserError(f"{path} describes no possible model: {config}")
+    return config
+
+
+def load_model(folder: str | os.PathLike, device: str | torch.device = "cpu") -> tuple[Model, Tokenizer]:
+    """Returns the model of a folder, ready to generate (in evaluation mode), and its tokenizer.
+
+    Raises UserError where a file is missing, damaged, or does not fit the others.
+    """
+    folder = Path(folder)
+    config = load_config(folder)
+    tokenizer = Tokenizer.load(folder / "tokenizer.json")
+    if tokenizer.vocab_size != config.vocab_size:
+        raise UserError(f"{folder}: tokenizer.json has {tokenizer.vocab_size} tokens and config.json {config.vocab_size}; they "
+                        "are not of one model")
+    path = folder / "model.safetensors"
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            weights = {name.removeprefix(PREFIX): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, safetensors.SafetensorError) as error:
+        raise UserError(f"{path} is missing or damaged ({error}); train the model again") from None
+    with torch.device("meta"):
+        expected = Model(config).state_dict()
+    found = {name: weight.shape for name, weight in weights.items()}
+    if found != {name: weight.shape for name, weight in expected.items()}:
+        raise UserError(f"{path} does not hold the weights that config.json describes; they are not of one model")
+    model = Model(config)
+    model.load_state_dict(weights)
+    return model.to(device).eval(), tokenizer
+
+
+def save_state(folder: Path, state: dict):
+    """Writes training_state.pt: tensors and plain values, all that a run needs to go on."""
+    with replacing(folder / "training_state.pt") as file:
+        torch.save(state, file)
+
+
+def load_state(folder: Path) -> dict | None:
+    """Returns what `save_state` wrote last, None where there is nothing. Raises UserError for a damaged or foreign file."""
+    path = folder / "training_state.pt"
+    if not path.exists():
+        return None
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise UserError(f"{path} is damaged ({reason}); delete {folder} and train again") from None
+    if not isinstance(state, dict) or not state.keys() >= {"step", "num_steps", "config", "tokenizer_sha256", "model"}:
+        raise UserError(f"{path} was not written by train.py; delete {folder} and train again")
+    return state

@@ -1,0 +1,49 @@
+"""Pictures."""
+
+import csv
+import math
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from alilama.data import replacing
+
+
+def read_log(path: Path) -> list[dict[str, float]]:
+    """Returns the rows of a log.csv; a cell that is empty or not finite there is missing here."""
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = [{name: float(cell) for name, cell in row.items() if cell} for row in csv.DictReader(file)]
+    return [{name: value for name, value in row.items() if math.isfinite(value)} for row in rows]
+
+
+def plot_log(log: Path) -> Figure:
+    """Draws a training log: train and validation loss over the tokens seen, with bits per byte on the right."""
+    rows = read_log(log)
+    trained = [row for row in rows if "train_loss" in row]
+    validated = [row for row in rows if "val_loss" in row]
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([row["tokens"] / 1e6 for row in trained], [row["train_loss"] for row in trained], color="tab:blue", alpha=0.7,
+              label="training")
+    axes.plot([row["tokens"] / 1e6 for row in validated], [row["val_loss"] for row in validated], "o-", color="tab:orange",
+              label="validation")
+    axes.set_xlabel("tokens seen (millions)")
+    axes.set_ylabel("loss (nats per token)")
+    axes.grid(alpha=0.3)
+    title = log.parent.name
+    if validated:
+        best = min(validated, key=lambda row: row["val_loss"])
+        bits_per_byte_of_nats = best["val_bits_per_byte"] / best["val_loss"]
+        right = axes.secondary_yaxis("right", functions=(lambda nats: nats * bits_per_byte_of_nats,
+                                                         lambda bits: bits / bits_per_byte_of_nats))
+        right.set_ylabel("bits per byte")
+        title += f": {best['val_bits_per_byte']:.3f} bits per byte on validation after {best['tokens'] / 1e6:.1f}M tokens"
+    axes.set_title(title, fontsize=11)
+    axes.legend()
+    return figure
+
+
+def save_figure(figure: Figure, path: Path):
+    """Writes a PNG, all of it or nothing."""
+    with replacing(path) as file:
+        figure.savefig(file, format="png", dpi=120)

@@ -1,0 +1,289 @@
+// The Python face of the C++ core: converts arguments, releases the GIL, keeps a cache of pieces per running thread.
+#include <pybind11/functional.h>
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <memory>
+#include <mutex>
+
+#include "counter.hpp"
+#include "documents.hpp"
+#include "encoder.hpp"
+#include "trainer.hpp"
+
+namespace py = pybind11;
+
+namespace alilama {
+namespace {
+
+Pattern parse_pattern(const std::string& name) {
+    if (name == "gpt4") return Pattern::kGpt4;
+    if (name == "gpt2") return Pattern::kGpt2;
+    throw std::invalid_argument("pattern " + name + " is not native: expected gpt4 or gpt2");
+}
+
+// The bytes of a Python bytes or str, which keeps its UTF-8 for the next time.
+std::string_view view(const py::object& text) {
+    if (py::isinstance<py::bytes>(text)) return static_cast<std::string_view>(py::reinterpret_borrow<py::bytes>(text));
+    Py_ssize_t size = 0;
+    const char* bytes = PyUnicode_AsUTF8AndSize(text.ptr(), &size);
+    if (!bytes) throw py::error_already_set();  // no str, or one with surrogates
+    return {bytes, static_cast<size_t>(size)};
+}
+
+py::list to_bytes_list(const std::vector<std::string_view>& parts) {
+    py::list list;
+    for (const std::string_view part : parts) list.append(py::bytes(part.data(), part.size()));
+    return list;
+}
+
+py::list split_pieces(const std::string& pattern_name, const py::bytes& text) {
+    const std::string_view bytes = view(text);
+    const auto* begin = reinterpret_cast<const uint8_t*>(bytes.data());
+    std::vector<std::string_view> pieces;
+    size_t at = 0;
+    for_each_piece(parse_pattern(pattern_name), begin, begin + bytes.size(), [&](const uint8_t*, size_t size) {
+        pieces.push_back(bytes.substr(at, size));
+        at += size;
+    });
+    return to_bytes_list(pieces);
+}
+
+// Counts the pieces of a text, or of each document in it, cut at special tokens.
+void add_text(PieceCounter& counter, const std::string& pattern_name, const py::bytes& text,
+              const std::vector<std::string>& special_tokens, bool has_documents) {
+    const Pattern pattern = parse_pattern(pattern_name);
+    const std::string_view bytes = view(text);
+    const py::gil_scoped_release unlocked;
+    for (const std::string_view document : has_documents ? split_documents(bytes) : std::vector{bytes})
+        for (const std::string_view stretch : split_at_tokens(document, special_tokens)) counter.add_text(pattern, stretch);
+}
+
+std::vector<Pair> learn(const PieceCounter& counter, size_t num_merges, const std::function<void(size_t)>& on_merge) {
+    const py::gil_scoped_release unlocked;
+    return learn_merges(counter, num_merges, [&](size_t merges) {
+        const py::gil_scoped_acquire locked;
+        if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+        on_merge(merges);
+    });
+}
+
+// An encoder whose ids have 16 or 32 bits, whatever they need, with the caches of pieces that its calls lend each other,
+// one for each call that runs at a time, and with an int for every id.
+class SharedEncoder {
+public:
+    explicit SharedEncoder(const Vocabulary& vocabulary) : encoder(vocabulary) {}
+
+    const Encoder encoder;
+
+    // Calls work(Id()) with the smallest type that holds every id.
+    template <class Work>
+    auto with_id_type(Work&& work) {
+        return encoder.num_ids() <= 65536 ? work(uint16_t()) : work(uint32_t());
+    }
+
+    // Encodes `text`; see Encoder::encode. Needs no GIL.
+    template <class Id>
+    Id* encode(Pattern pattern, std::string_view text, Id* out) {
+        auto& idle = std::get<Caches<Id>>(idle_caches_);
+        std::unique_ptr<PieceCache<Id>> cache;
+        {
+            const std::lock_guard<std::mutex> lock(mutex_);
+            if (!idle.empty()) {
+                cache = std::move(idle.back());
+                idle.pop_back();
+            }
+        }
+        if (!cache) cache = std::make_unique<PieceCache<Id>>();
+        out = encoder.encode(pattern, text, *cache, out);
+        const std::lock_guard<std::mutex> lock(mutex_);
+        idle.push_back(std::move(cache));
+        return out;
+    }
+
+    // A list of ids: the ints are made once, for making one takes longer than encoding it.
+    template <class Id>
+    py::list to_list(const Id* ids, size_t size) {
+        if (ints_.empty())
+            for (size_t id = 0; id < encoder.num_ids(); ++id) ints_.push_back(py::int_(id));
+        py::list list(size);
+        for (size_t i = 0; i < size; ++i)
+            PyList_SET_ITEM(list.ptr(), static_cast<Py_ssize_t>(i), ints_[ids[i]].inc_ref().ptr());
+        return list;
+    }
+
+private:
+    template <class Id>
+    using Caches = std::vector<std::unique_ptr<PieceCache<Id>>>;
+
+    std::mutex mutex_;
+    std::tuple<Caches<uint16_t>, Caches<uint32_t>> idle_caches_;
+    std::vector<py::object> ints_;
+};
+
+std::unique_ptr<SharedEncoder> make_encoder(const std::vector<py::bytes>& tokens, const std::array<TokenId, 256>& byte_ids,
+                                            const std::vector<std::array<TokenId, 3>>& merges,
+                                            const std::vector<TokenId>& whole_pieces) {
+    Vocabulary vocabulary;
+    for (const py::bytes& token : tokens) vocabulary.tokens.emplace_back(view(token));
+    vocabulary.byte_ids = byte_ids;
+    for (const auto& [left, right, result] : merges) vocabulary.merges.push_back({left, right, result});
+    vocabulary.whole_pieces = whole_pieces;
+    return std::make_unique<SharedEncoder>(vocabulary);
+}
+
+py::object encode_to_list(SharedEncoder& shared, const std::string& pattern_name, const py::object& text) {
+    const Pattern pattern = parse_pattern(pattern_name);
+    const std::string_view bytes = view(text);
+    return shared.with_id_type([&](auto id) -> py::object {
+        using Id = decltype(id);
+        const std::unique_ptr<Id[]> ids(new Id[bytes.size() + Encoder::kSlack]);
+        Id* end = nullptr;
+        {
+            const py::gil_scoped_release unlocked;
+            end = shared.encode(pattern, bytes, ids.get());
+        }
+        return shared.to_list(ids.get(), static_cast<size_t>(end - ids.get()));
+    });
+}
+
+// An array of the ids that `write(begin)`, called without the GIL, writes; it returns their end. There are at most `size`.
+template <class Id, class Write>
+py::array ids_array(size_t size, Write&& write) {
+    py::array_t<Id> ids(static_cast<py::ssize_t>(size + Encoder::kSlack));
+    Id* const begin = ids.mutable_data();
+    Id* end = nullptr;
+    {
+        const py::gil_scoped_release unlocked;
+        end = write(begin);
+    }
+    ids.resize({end - begin});
+    return std::move(ids);
+}
+
+py::array encode_to_numpy(SharedEncoder& shared, const std::string& pattern_name, const py::object& text) {
+    const Pattern pattern = parse_pattern(pattern_name);
+    const std::string_view bytes = view(text);
+    return shared.with_id_type([&](auto id) {
+        return ids_array<decltype(id)>(bytes.size(), [&](auto* out) { return shared.encode(pattern, bytes, out); });
+    });
+}
+
+py::array encode_pieces(SharedEncoder& shared, const std::vector<py::bytes>& pieces) {
+    std::vector<std::string_view> views;
+    size_t size = 0;
+    for (const py::bytes& piece : pieces) {
+        views.push_back(view(piece));
+        size += views.back().size();
+    }
+    return shared.with_id_type([&](auto id) {
+        return ids_array<decltype(id)>(size, [&](auto* out) {
+            for (const std::string_view piece : views) out = shared.encoder.encode_piece(piece, out);
+            return out;
+        });
+    });
+}
+
+// Encodes the documents of `text`, <|endoftext|> before each one that begins here: all but the first part, and that one
+// too unless `continues`. Empty documents are left out. Returns (ids, tokens of each part, bytes of each part).
+py::tuple encode_documents(SharedEncoder& shared, const std::string& pattern_name, const py::bytes& text, TokenId eot_id,
+                           bool continues) {
+    const Pattern pattern = parse_pattern(pattern_name);
+    const std::string_view bytes = view(text);
+    std::vector<int64_t> part_tokens, part_bytes;
+    const auto encode_all = [&](auto* out) {
+        bool is_new = !continues;
+        for (const std::string_view document : split_documents(bytes)) {
+            if (is_new && document.empty()) continue;
+            auto* const part_begin = out;
+            if (is_new) *out++ = static_cast<std::decay_t<decltype(*out)>>(eot_id);
+            out = shared.encode(pattern, document, out);
+            part_tokens.push_back(out - part_begin);
+            part_bytes.push_back(static_cast<int64_t>(document.size()));
+            is_new = true;
+        }
+        return out;
+    };
+    py::array ids = shared.with_id_type([&](auto id) { return ids_array<decltype(id)>(bytes.size() + 1, encode_all); });
+    return py::make_tuple(ids, part_tokens, part_bytes);
+}
+
+template <class Id>
+py::bytes decode_ids(const Encoder& encoder, const Id* ids, size_t size) {
+    const size_t num_bytes = encoder.decoded_size(ids, size);
+    auto text = py::reinterpret_steal<py::bytes>(PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(num_bytes)));
+    if (!text) throw py::error_already_set();
+    char* const out = PyBytes_AS_STRING(text.ptr());
+    encoder.decode(ids, size, out, out + num_bytes);
+    return text;
+}
+
+template <class Id>
+bool is_array_of(const py::object& ids) {
+    return py::isinstance<py::array_t<Id, py::array::c_style>>(ids);
+}
+
+template <class Id>
+py::bytes decode_array(const Encoder& encoder, const py::object& ids) {
+    const auto array = py::reinterpret_borrow<py::array_t<Id, py::array::c_style>>(ids);
+    return decode_ids(encoder, array.data(), static_cast<size_t>(array.size()));
+}
+
+// Ids are an array, read where it is, or any sequence of ints.
+py::bytes decode(const SharedEncoder& shared, const py::object& ids) {
+    if (is_array_of<uint16_t>(ids)) return decode_array<uint16_t>(shared.encoder, ids);
+    if (is_array_of<uint32_t>(ids)) return decode_array<uint32_t>(shared.encoder, ids);
+    if (is_array_of<int64_t>(ids)) return decode_array<int64_t>(shared.encoder, ids);
+    const auto items = py::reinterpret_steal<py::object>(PySequence_Fast(ids.ptr(), "ids are no sequence of ints"));
+    if (!items) throw py::error_already_set();
+    const auto size = static_cast<size_t>(PySequence_Fast_GET_SIZE(items.ptr()));
+    PyObject** const item = PySequence_Fast_ITEMS(items.ptr());
+    std::vector<int64_t> values(size);
+    for (size_t i = 0; i < size; ++i) {
+        values[i] = PyLong_AsLongLong(item[i]);
+        if (values[i] == -1 && PyErr_Occurred()) {
+            PyErr_Clear();
+            throw std::out_of_range("id " + std::string(py::repr(item[i])) + " at position " + std::to_string(i) +
+                                    " is no token: ids go from 0 to " + std::to_string(shared.encoder.num_ids() - 1));
+        }
+    }
+    return decode_ids(shared.encoder, values.data(), size);
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_bpe, m) {
+    m.doc() = "Byte-level BPE: cutting, counting, learning and applying merges. Texts are bytes.";
+
+    m.def("split_documents", [](const py::bytes& text) { return to_bytes_list(split_documents(view(text))); });
+    m.def("split_at_tokens", [](const py::bytes& text, const std::vector<std::string>& tokens) {
+        return to_bytes_list(split_at_tokens(view(text), tokens));
+    });
+    m.def("find_cut", [](const py::bytes& text) { return find_cut(view(text)); });
+    m.def("find_document_cut", [](const py::bytes& text) { return find_document_cut(view(text)); });
+    m.def("split_pieces", &split_pieces, py::arg("pattern"), py::arg("text"));
+
+    py::class_<PieceCounter>(m, "PieceCounter")
+        .def(py::init<>())
+        .def("add_text", &add_text, py::arg("pattern"), py::arg("text"), py::arg("special_tokens"), py::arg("has_documents"))
+        .def("add_pieces",
+             [](PieceCounter& counter, const std::vector<py::bytes>& pieces) {
+                 for (const py::bytes& piece : pieces) counter.add_piece(view(piece));
+             })
+        .def("merge", &PieceCounter::merge, py::call_guard<py::gil_scoped_release>())
+        .def("drop_rarest", &PieceCounter::drop_rarest, py::arg("limit"), py::call_guard<py::gil_scoped_release>())
+        .def("learn_merges", &learn, py::arg("num_merges"), py::arg("on_merge"))
+        .def_property_readonly("num_bytes", &PieceCounter::num_bytes);
+
+    py::class_<SharedEncoder>(m, "Encoder")
+        .def(py::init(&make_encoder), py::arg("tokens"), py::arg("byte_ids"), py::arg("merges"), py::arg("whole_pieces"))
+        .def("encode", &encode_to_list, py::arg("pattern"), py::arg("text"))
+        .def("encode_to_numpy", &encode_to_numpy, py::arg("pattern"), py::arg("text"))
+        .def("encode_pieces", &encode_pieces, py::arg("pieces"))
+        .def("encode_documents", &encode_documents, py::arg("pattern"), py::arg("text"), py::arg("eot_id"),
+             py::arg("continues"))
+        .def("decode", &decode, py::arg("ids"));
+}
+
+}  // namespace alilama

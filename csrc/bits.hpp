@@ -1,0 +1,37 @@
+// Words of bits.
+#pragma once
+
+#include <cstdint>
+
+#if defined(_MSC_VER) && !defined(__clang__)
+#include <intrin.h>
+#endif
+
+namespace alilama {
+
+// Position of the lowest bit of `bits`, which is not 0.
+inline int lowest_bit(uint64_t bits) {
+#if defined(_MSC_VER) && !defined(__clang__)
+    unsigned long position;
+    _BitScanForward64(&position, bits);
+    return static_cast<int>(position);
+#else
+    return __builtin_ctzll(bits);
+#endif
+}
+
+// Position of the highest bit of `bits`, which is not 0.
+inline int highest_bit(uint64_t bits) {
+#if defined(_MSC_VER) && !defined(__clang__)
+    unsigned long position;
+    _BitScanReverse64(&position, bits);
+    return static_cast<int>(position);
+#else
+    return 63 - __builtin_clzll(bits);
+#endif
+}
+
+// The `size` lowest bits, size <= 63.
+inline uint64_t low_bits(int size) { return (uint64_t{1} << size) - 1; }
+
+}  // namespace alilama

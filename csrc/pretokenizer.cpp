@@ -1,0 +1,199 @@
+#include "pretokenizer.hpp"
+
+#include "ascii_block.hpp"
+
+namespace alilama {
+namespace {
+
+// ---- character by character ----
+
+// End of the run of characters of class `cls` that begins at `p`.
+const uint8_t* run_end(const uint8_t* p, const uint8_t* end, CharClass cls) {
+    while (p < end) {
+        const Char c = read_char(p, end);
+        if (c.cls != cls) break;
+        p += c.size;
+    }
+    return p;
+}
+
+bool is_newline(uint8_t byte) { return byte == '\n' || byte == '\r'; }
+
+// \s+(?!\S)|\s+ at a white space character: the run, less its last character if something follows that it could join.
+const uint8_t* space_piece_end(const uint8_t* p, const uint8_t* end) {
+    const uint8_t* last = p;
+    const uint8_t* q = p;
+    while (q < end) {
+        const Char c = read_char(q, end);
+        if (c.cls != CharClass::kSpace) break;
+        last = q;
+        q += c.size;
+    }
+    return q == end || last == p ? q : last;
+}
+
+// Bytes of the contraction at the apostrophe `p`, 0 if there is none. Ignoring case, the long s (U+017F) is an s too.
+int contraction_size(const uint8_t* p, const uint8_t* end, bool ignore_case) {
+    const auto at = [&](int i) -> uint8_t {
+        if (end - p <= i) return 0;
+        return ignore_case && p[i] >= 'A' && p[i] <= 'Z' ? static_cast<uint8_t>(p[i] | 0x20) : p[i];
+    };
+    switch (at(1)) {
+        case 's': case 'd': case 'm': case 't': return 2;
+        case 'l': return at(2) == 'l' ? 3 : 0;
+        case 'v': case 'r': return at(2) == 'e' ? 3 : 0;
+        case 0xC5: return ignore_case && at(2) == 0xBF ? 3 : 0;
+        default: return 0;
+    }
+}
+
+const uint8_t* gpt4_piece_end(const uint8_t* p, const uint8_t* end) {
+    const Char first = read_char(p, end);
+    const uint8_t* second = p + first.size;
+    if (first.cls == CharClass::kLetter) return run_end(second, end, CharClass::kLetter);
+    if (first.cls == CharClass::kNumber) {
+        for (int i = 1; i < 3 && second < end; ++i) {
+            const Char c = read_char(second, end);
+            if (c.cls != CharClass::kNumber) break;
+            second += c.size;
+        }
+        return second;
+    }
+    if (*p == '\'') {
+        if (const int size = contraction_size(p, end, true)) return p + size;
+    }
+    const Char next = second < end ? read_char(second, end) : Char{CharClass::kSpace, 0};
+    if (next.cls == CharClass::kLetter && !is_newline(*p)) return run_end(second + next.size, end, CharClass::kLetter);
+    if (first.cls == CharClass::kOther || (*p == ' ' && next.cls == CharClass::kOther)) {
+        const uint8_t* q = run_end(second, end, CharClass::kOther);
+        while (q < end && is_newline(*q)) ++q;
+        return q;
+    }
+    const uint8_t* after_newline = nullptr;
+    for (const uint8_t* q = p; q < end;) {
+        const Char c = read_char(q, end);
+        if (c.cls != CharClass::kSpace) break;
+        q += c.size;
+        if (is_newline(q[-1])) after_newline = q;
+    }
+    return after_newline ? after_newline : space_piece_end(p, end);
+}
+
+const uint8_t* gpt2_piece_end(const uint8_t* p, const uint8_t* end) {
+    if (*p == '\'') {
+        if (const int size = contraction_size(p, end, false)) return p + size;
+    }
+    const Char first = read_char(p, end);
+    const uint8_t* second = p + first.size;
+    if (first.cls != CharClass::kSpace) return run_end(second, end, first.cls);
+    if (*p == ' ' && second < end) {
+        const Char next = read_char(second, end);
+        if (next.cls != CharClass::kSpace) return run_end(second + next.size, end, next.cls);
+    }
+    return space_piece_end(p, end);
+}
+
+// ---- 64 bytes at a time ----
+
+// A block of ASCII as words of bits. `x << 1` is "behind an x", `x >> 1` is "before an x". Adding to a run of bits its
+// lowest one clears the run and sets the bit behind it.
+struct Classes {
+    uint64_t letter, number, other, space, newline, blank;
+};
+
+// The first of each run of bits.
+uint64_t run_starts(uint64_t bits) { return bits & ~(bits << 1); }
+
+// Contractions among the pieces that begin with an apostrophe and a letter.
+struct Contractions {
+    uint64_t apostrophe = 0;  // of those found
+    uint64_t behind = 0;      // letters behind them, which they cut off
+};
+
+Contractions find_contractions(uint64_t apostrophes, const uint8_t* p, const uint8_t* end, bool ignore_case,
+                               uint64_t letter) {
+    Contractions found;
+    for (; apostrophes; apostrophes &= apostrophes - 1) {
+        const int i = lowest_bit(apostrophes);
+        const int size = contraction_size(p + i, end, ignore_case);
+        if (size == 0) continue;
+        found.apostrophe |= uint64_t{1} << i;
+        if (i + size < AsciiBlock::kSize) found.behind |= letter & uint64_t{1} << (i + size);
+    }
+    return found;
+}
+
+// Every third digit of a run begins a piece.
+uint64_t number_starts(uint64_t number) {
+    uint64_t found = run_starts(number), starts = found;
+    const uint64_t fourth = number & number << 1 & number << 2 & number << 3;
+    while (found) {
+        found = found << 3 & fourth;
+        starts |= found;
+    }
+    return starts;
+}
+
+// Where white space begins pieces by \s*[\r\n]|\s+(?!\S)|\s+, apart from the last of a run: a run begins one, and so
+// does what stands behind its last newline.
+uint64_t white_space_starts(uint64_t space, uint64_t newline) {
+    const uint64_t inner = space & ~newline;
+    uint64_t behind_newline = inner & newline << 1, starts = run_starts(space);
+    if (((inner + run_starts(inner)) & ~inner & newline) == 0) return starts | behind_newline;
+    for (; behind_newline; behind_newline &= behind_newline - 1) {  // some have a newline behind them again
+        const uint64_t first = behind_newline & (~behind_newline + 1);
+        if (((inner + first) & ~inner & newline) == 0) starts |= first;
+    }
+    return starts;
+}
+
+// `last_of_space`: the last of each run of white space, if it is no newline and something else follows.
+uint64_t gpt4_starts(const Classes& c, uint64_t last_of_space, uint64_t apostrophe, const uint8_t* p, const uint8_t* end) {
+    const uint64_t behind_other = c.newline & c.other << 1;
+    const uint64_t taken = c.newline & ~(c.newline + behind_other);  // newlines that belong to what they follow
+    const uint64_t space = c.space & ~taken;
+    const uint64_t other_starts = run_starts(c.other) & ~(c.blank << 1);
+    const uint64_t prefix = (other_starts | (space & ~c.newline)) & c.letter >> 1;
+    return white_space_starts(space, c.newline & ~taken) | last_of_space | other_starts | number_starts(c.number) |
+           (run_starts(c.letter) & ~(prefix << 1)) |
+           find_contractions(apostrophe & prefix, p, end, true, c.letter).behind;
+}
+
+uint64_t gpt2_starts(const Classes& c, uint64_t last_of_space, uint64_t apostrophe, const uint8_t* p, const uint8_t* end) {
+    const uint64_t words = (run_starts(c.letter) | run_starts(c.number) | run_starts(c.other)) & ~(c.blank << 1);
+    const Contractions contractions = find_contractions(apostrophe & words & c.letter >> 1, p, end, false, c.letter);
+    return run_starts(c.space) | last_of_space | (words & ~(contractions.apostrophe << 1)) | contractions.behind;
+}
+
+}  // namespace
+
+const uint8_t* piece_end(Pattern pattern, const uint8_t* p, const uint8_t* end) {
+    return pattern == Pattern::kGpt4 ? gpt4_piece_end(p, end) : gpt2_piece_end(p, end);
+}
+
+uint64_t piece_ends(Pattern pattern, const uint8_t* p, const uint8_t* end) {
+    const AsciiBlock block = read_ascii_block(p);
+    uint64_t known = ~uint64_t{0};  // the bytes that the answer rests on
+    const bool at_end = end - p < AsciiBlock::kSize && (block.beyond & low_bits(static_cast<int>(end - p))) == 0;
+    if (at_end) {
+        known = low_bits(static_cast<int>(end - p));
+    } else if (block.beyond) {
+        known = (block.beyond & (~block.beyond + 1)) - 1;
+    }
+    const Classes c = {block.letter & known, block.number & known, block.other() & known,
+                       block.space & known,  block.newline & known, block.blank & known};
+    const uint64_t last = known ^ known >> 1;
+    const uint64_t before_other = c.space & ~(c.space >> 1) & ~last;  // the last of each run of white space
+    uint64_t starts = pattern == Pattern::kGpt4
+                          ? gpt4_starts(c, before_other & ~c.newline, block.apostrophe, p, end)
+                          : gpt2_starts(c, before_other, block.apostrophe, p, end);
+    if (at_end) {
+        starts |= last << 1;
+    } else if (c.space & last) {  // white space that may go on: nothing is certain behind its beginning
+        const uint64_t no_space = known & ~c.space;
+        starts &= no_space ? known & ((uint64_t{2} << highest_bit(no_space) << 1) - 1) : 0;
+    }
+    return starts & ~uint64_t{1} & (known | last << 1);
+}
+
+}  // namespace alilama

@@ -1,0 +1,43 @@
+// What the patterns ask of a character: is it a letter (\p{L}), a number (\p{N}), white space (\s), or none of these.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace alilama {
+
+enum class CharClass : uint8_t { kOther, kLetter, kNumber, kSpace };
+
+// A character as the patterns see it. A byte that is no part of valid UTF-8 is a character of its own, of class
+// kOther, as Python's errors="surrogateescape" has it.
+struct Char {
+    CharClass cls;
+    uint8_t size;  // in bytes
+};
+
+// Class of every code point in two steps: `block` by its upper bits, `cls` by block and lower bits.
+struct ClassTable {
+    static constexpr size_t kBlockBits = 7;
+    std::array<uint8_t, (0x110000 >> kBlockBits)> block;
+    std::vector<CharClass> cls;
+    std::array<CharClass, 128> ascii;
+
+    ClassTable();
+    CharClass operator[](uint32_t code_point) const {
+        return cls[(size_t{block[code_point >> kBlockBits]} << kBlockBits) | (code_point & ((1u << kBlockBits) - 1))];
+    }
+};
+
+extern const ClassTable kClassTable;
+
+// Reads the non-ASCII character at `p`; needs p < end and *p >= 0x80.
+Char read_multibyte(const uint8_t* p, const uint8_t* end);
+
+// Reads the character at `p`; needs p < end.
+inline Char read_char(const uint8_t* p, const uint8_t* end) {
+    return *p < 0x80 ? Char{kClassTable.ascii[*p], 1} : read_multibyte(p, end);
+}
+
+}  // namespace alilama

@@ -1,0 +1,44 @@
+"""Builds the C++ tokenizer and installs the package; everything else about the project is in pyproject.toml."""
+
+import platform
+import shutil
+import sys
+
+from pybind11.setup_helpers import Pybind11Extension, build_ext
+from setuptools import setup
+from setuptools.errors import PlatformError
+
+SOURCES = ["unicode", "pretokenizer", "documents", "counter", "trainer", "encoder", "bindings"]
+COMPILERS = {
+    "Linux": "install a C++17 compiler (Debian, Ubuntu: apt install g++; Fedora: dnf install gcc-c++)",
+    "Darwin": "install Apple's command line tools (xcode-select --install)",
+    "Windows": "install Visual Studio Build Tools with 'Desktop development with C++'",
+}
+
+
+class BuildTokenizer(build_ext):
+    """Compiles with the flags of the compiler at hand; a missing one is one line."""
+
+    def build_extensions(self):
+        if self.compiler.compiler_type == "msvc":
+            flags = ["/O2", "/W4", "/utf-8"]
+        else:
+            flags = ["-O3", "-Wall", "-Wextra", "-fvisibility=hidden"]
+            if shutil.which(self.compiler.compiler_cxx[0]) is None:
+                self.stop(f"{self.compiler.compiler_cxx[0]} was not found")
+        for extension in self.extensions:
+            extension.extra_compile_args += flags
+        try:
+            super().build_extensions()
+        except PlatformError as error:  # setuptools found no Visual C++
+            self.stop(str(error))
+
+    def stop(self, found: str):
+        remedy = COMPILERS.get(platform.system(), "install a C++17 compiler")
+        sys.exit(f"Alilama's tokenizer is C++ and has to be compiled, but {found}: {remedy}, then run pip again.")
+
+
+setup(
+    ext_modules=[Pybind11Extension("alilama._bpe", [f"csrc/{name}.cpp" for name in SOURCES], cxx_std=17)],
+    cmdclass={"build_ext": BuildTokenizer},
+)

@@ -1,0 +1,277 @@
+"""Measures the tokenizer beside its peers: python tests/benchmarks/tokenizer.py --data stories.txt
+
+Needs pip install -r tests/benchmarks/requirements.txt. Training runs are processes of their own; encoders and decoders share
+one, on one thread. Everybody takes turns within a run, and the tables show medians over the runs. What is timed begins
+after imports and reading and ends with the result. Everybody gets the documents of the file as a list of str, or the file
+itself where that is the documented way (ours, sentencepiece). Results are compared before anything is timed: merges with
+rustbpe's, ids with tiktoken's.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+CHUNK_BYTES = 1 << 20
+PEAK_UNIT = 1024  # of ru_maxrss on Linux, in bytes
+
+
+def read_documents(path: str) -> list[str]:
+    from alilama import _bpe
+
+    return [text.decode("utf-8", "replace") for text in _bpe.split_documents(Path(path).read_bytes()) if text]
+
+
+# ---- training: each a process of its own ----
+
+
+def train_alilama(data: str, vocab_size: int, threads: int, out: str) -> float:
+    from alilama import Tokenizer
+
+    start = time.perf_counter()
+    tokenizer = Tokenizer.train(data, vocab_size, num_threads=threads)
+    seconds = time.perf_counter() - start
+    tokenizer.save(out)
+    return seconds
+
+
+def train_rustbpe(data: str, vocab_size: int, threads: int, out: str) -> float:
+    import rustbpe
+
+    from alilama.tokenizer import PATTERNS
+
+    documents, tokenizer = read_documents(data), rustbpe.Tokenizer()
+    start = time.perf_counter()
+    tokenizer.train_from_iterator(iter(documents), vocab_size - 1, pattern=PATTERNS["gpt4"])
+    seconds = time.perf_counter() - start
+    Path(out).write_text(json.dumps([bytes(token).hex() for token, _ in tokenizer.get_mergeable_ranks()]), "utf-8")
+    return seconds
+
+
+def train_sentencepiece(data: str, vocab_size: int, threads: int, out: str) -> float:
+    import sentencepiece
+
+    start = time.perf_counter()
+    sentencepiece.SentencePieceTrainer.train(
+        input=data, model_prefix=out, model_type="bpe", vocab_size=vocab_size, num_threads=threads, byte_fallback=True,
+        character_coverage=1.0, max_sentence_length=1 << 24, minloglevel=2)
+    return time.perf_counter() - start
+
+
+def train_tokenizers(data: str, vocab_size: int, threads: int, out: str) -> float:
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
+
+    from alilama.tokenizer import PATTERNS
+
+    documents, tokenizer = read_documents(data), Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.Split(Regex(PATTERNS["gpt4"]), "isolated"), pre_tokenizers.ByteLevel(False, use_regex=False)])
+    trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=["<|endoftext|>"], show_progress=False,
+                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    start = time.perf_counter()
+    tokenizer.train_from_iterator(documents, trainer)
+    return time.perf_counter() - start
+
+
+TRAINERS = {"alilama": train_alilama, "rustbpe": train_rustbpe, "sentencepiece": train_sentencepiece,
+            "tokenizers": train_tokenizers}
+
+
+def measure_training(peer: str, data: str, vocab_size: int, threads: int, out: Path) -> tuple[float, int]:
+    """Returns the seconds of one training run in a new process, and the bytes that the process took at its peak."""
+    environment = {**os.environ, "RAYON_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)}
+    job = json.dumps([peer, data, vocab_size, threads, str(out)])
+    run = subprocess.run([sys.executable, __file__, "--job", job], env=environment, check=True, capture_output=True, text=True)
+    seconds, peak = json.loads(run.stdout.splitlines()[-1])
+    return seconds, peak
+
+
+def do_job(job: str):
+    peer, *arguments = json.loads(job)
+    seconds = TRAINERS[peer](*arguments)
+    print(json.dumps([seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * PEAK_UNIT]))
+
+
+def check_merges(ours: Path, theirs: Path):
+    from alilama import Tokenizer
+
+    tokenizer = Tokenizer.load(ours)
+    tokens = [tokenizer.token_bytes(id).hex() for id in range(256 + len(tokenizer.merges))]
+    assert tokens == json.loads(theirs.read_text("utf-8")), "alilama and rustbpe learned different merges"
+
+
+def compare_training(data: str, vocab_size: int, threads: int, runs: int, folder: Path, peers: list[str]):
+    num_bytes = os.path.getsize(data)
+    print(f"\nTraining on {num_bytes / 1e6:.1f} MB, {vocab_size:,} tokens, {threads} thread(s), median of {runs}")
+    figures: dict[str, list[tuple[float, int]]] = {peer: [] for peer in peers}
+    for run in range(runs):
+        for peer in peers:
+            figures[peer].append(measure_training(peer, data, vocab_size, threads, folder / peer))
+        if run == 0 and "rustbpe" in peers:
+            check_merges(folder / "alilama", folder / "rustbpe")
+            print("  merges equal rustbpe's")
+    speeds = {peer: num_bytes / 1e6 / statistics.median(seconds for seconds, _ in values) for peer, values in figures.items()}
+    for peer, speed in speeds.items():
+        peak = max(peak for _, peak in figures[peer])
+        print(f"  {peer:16} {speed:8.1f} MB/s   ours is {speeds['alilama'] / speed:6.1f} times as fast   "
+              f"peak {peak / 1e6:7.0f} MB")
+
+
+# ---- encoding and decoding: one process, one thread, the same chunks of text ----
+
+
+def read_chunks(data: str, max_bytes: int) -> list[str]:
+    """Returns the first `max_bytes` of a file in chunks of whole lines, as nobody's limits on one text are the matter here."""
+    with open(data, "rb") as file:
+        text = file.read(max_bytes)
+    chunks, start = [], 0
+    while start < len(text):
+        end = text.find(b"\n", min(len(text), start + CHUNK_BYTES)) + 1 or len(text)
+        chunks.append(text[start:end].decode("utf-8", "replace"))
+        start = end
+    return chunks
+
+
+def compare(title: str, runs: int, num_bytes: int, work: dict[str, Callable[[], object]], references: list[str]):
+    """Times each of `work` `runs` times, in turns, and prints MB/s and the ratio of the first to the `references`."""
+    print(f"\n{title}, {num_bytes / 1e6:.1f} MB, one thread, median of {runs}")
+    seconds: dict[str, list[float]] = {name: [] for name in work}
+    for _ in range(runs):
+        for name, function in work.items():
+            start = time.perf_counter()
+            result = function()
+            seconds[name].append(time.perf_counter() - start)
+            del result
+    speed = {name: num_bytes / 1e6 / statistics.median(values) for name, values in seconds.items()}
+    ours = next(iter(work))
+    for name in work:
+        note = f"   ours is {speed[ours] / speed[name]:6.2f} times as fast" if name in references else ""
+        print(f"  {name:28} {speed[name]:8.1f} MB/s{note}")
+
+
+def compare_encoding(data: str, tokenizer_file: Path, runs: int, max_bytes: int, folder: Path):
+    import tokenizers
+
+    from alilama import Tokenizer
+
+    os.environ["QUICKTOK_DATA"] = str(folder)
+    import quicktok
+
+    ours = Tokenizer.load(tokenizer_file)
+    tik = ours.to_tiktoken()
+    hugging_face = tokenizers.Tokenizer.from_file(str(tokenizer_file))
+    quicktok.import_tokenizer(str(tokenizer_file), "ours")
+    quick = quicktok.get_encoding("ours")
+    chunks = read_chunks(data, max_bytes)
+    num_bytes = sum(len(chunk.encode()) for chunk in chunks)
+    ids = [ours.encode_to_numpy(chunk) for chunk in chunks]
+    lists = [chunk.tolist() for chunk in ids]
+    for chunk, expected in zip(chunks, lists, strict=True):
+        assert tik.encode_ordinary(chunk) == expected, "alilama's ids differ from tiktoken's"
+        assert quick.encode_ordinary(chunk) == expected, "quicktok's ids differ from tiktoken's"
+    print("\nids equal tiktoken's and quicktok's")
+    compare(f"Encoding, {ours.vocab_size:,} tokens", runs, num_bytes, {
+        "alilama encode_to_numpy": lambda: [ours.encode_to_numpy(chunk) for chunk in chunks],
+        "alilama encode_ordinary": lambda: [ours.encode_ordinary(chunk) for chunk in chunks],
+        "tiktoken encode_ordinary": lambda: [tik.encode_ordinary(chunk) for chunk in chunks],
+        "quicktok encode_ordinary": lambda: [quick.encode_ordinary(chunk) for chunk in chunks],
+        "quicktok count": lambda: [quick.count(chunk) for chunk in chunks],
+        "tokenizers encode": lambda: [hugging_face.encode(chunk, add_special_tokens=False).ids for chunk in chunks],
+        "a copy of the bytes": lambda: [bytearray(chunk, "utf-8") for chunk in chunks],
+    }, ["alilama encode_ordinary", "tiktoken encode_ordinary", "quicktok encode_ordinary", "quicktok count",
+        "a copy of the bytes"])
+    compare("Decoding to str", runs, num_bytes, {
+        "alilama decode (array)": lambda: [ours.decode(chunk) for chunk in ids],
+        "alilama decode (list)": lambda: [ours.decode(chunk) for chunk in lists],
+        "tiktoken decode": lambda: [tik.decode(chunk) for chunk in lists],
+        "quicktok decode": lambda: [quick.decode(chunk) for chunk in lists],
+    }, ["alilama decode (list)", "tiktoken decode", "quicktok decode"])
+
+
+# ---- the whole way of tokenize_data.py ----
+
+
+def measure_script(data: str, vocab_size: int, folder: Path, val_fraction: float = 0.05) -> tuple[float, int]:
+    """Returns the seconds that tokenize_data.py takes from start to end, and its peak memory in bytes."""
+    command = [sys.executable, str(ROOT / "tokenize_data.py"), f"--data_files={data}", f"--vocab_size={vocab_size}",
+               f"--tokens_dir={folder / 'tokens'}", f"--val_fraction={val_fraction}"]
+    start = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - start
+    assert status == 0, f"tokenize_data.py failed on {data}"
+    return seconds, usage.ru_maxrss * PEAK_UNIT
+
+
+def compare_scripts(data: str, vocab_size: int, runs: int, folder: Path):
+    num_bytes = os.path.getsize(data)
+    figures = [measure_script(data, vocab_size, folder) for _ in range(runs)]
+    seconds = statistics.median(seconds for seconds, _ in figures)
+    peak = max(peak for _, peak in figures)
+    print(f"\ntokenize_data.py on {num_bytes / 1e6:.0f} MB, {vocab_size:,} tokens, whole process, median of {runs}")
+    print(f"  {seconds:.2f} s, {num_bytes / 1e6 / seconds:.0f} MB/s, peak {peak / 1e6:.0f} MB")
+
+
+def show_growth(data: str, folder: Path):
+    """Shows how time and memory of training grow with the size of the text, of the vocabulary, and with threads."""
+    print("\nGrowth of training, one run each")
+    text, part = Path(data).read_bytes(), folder / "part.txt"
+    for share in (0.125, 0.25, 0.5, 1):
+        part.write_bytes(text[:int(len(text) * share)])
+        seconds, peak = measure_training("alilama", str(part), 4096, 2, folder / "growth")
+        print(f"  {len(text) * share / 1e6:8.1f} MB, 4,096 tokens, 2 threads: {seconds:6.3f} s, peak {peak / 1e6:.0f} MB")
+    for vocab_size in (512, 4096, 16384, 65536):
+        try:
+            seconds, peak = measure_training("alilama", data, vocab_size, 2, folder / "growth")
+        except subprocess.CalledProcessError as error:
+            print(f"  {vocab_size:6,} tokens: {error.stderr.splitlines()[-1]}")
+            continue
+        print(f"  {len(text) / 1e6:8.1f} MB, {vocab_size:6,} tokens, 2 threads: {seconds:6.3f} s, peak {peak / 1e6:.0f} MB")
+    for threads in (1, 2, 4):
+        seconds, peak = measure_training("alilama", data, 4096, threads, folder / "growth")
+        print(f"  {len(text) / 1e6:8.1f} MB, 4,096 tokens, {threads} thread(s): {seconds:6.3f} s, peak {peak / 1e6:.0f} MB")
+
+
+PARTS = ("training", "encoding", "script", "growth")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", help="a text file; lines that are <|endoftext|> separate its documents")
+    parser.add_argument("--vocab_size", type=int, default=4096)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--threads", default="2,1", help="for training, such as 2,1")
+    parser.add_argument("--encode_bytes", type=int, default=20_000_000, help="how much of the file is encoded")
+    parser.add_argument("--parts", default=",".join(PARTS), help=f"some of {','.join(PARTS)}")
+    parser.add_argument("--peers", default=",".join(TRAINERS), help="trainers to compare")
+    parser.add_argument("--job", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.job:
+        return do_job(arguments.job)
+    if not arguments.data:
+        parser.error("--data is missing")
+    with tempfile.TemporaryDirectory() as name:
+        folder, parts = Path(name), arguments.parts.split(",")
+        if "training" in parts:
+            peers = arguments.peers.split(",")
+            for threads in map(int, arguments.threads.split(",")):
+                compare_training(arguments.data, arguments.vocab_size, threads, arguments.runs, folder, peers)
+        if "encoding" in parts:
+            measure_training("alilama", arguments.data, arguments.vocab_size, 2, folder / "tokenizer.json")
+            compare_encoding(arguments.data, folder / "tokenizer.json", arguments.runs, arguments.encode_bytes, folder)
+        if "script" in parts:
+            compare_scripts(arguments.data, arguments.vocab_size, arguments.runs, folder)
+        if "growth" in parts:
+            show_growth(arguments.data, folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+import math
+
+import pytest
+import torch
+from conftest import tiny_model
+
+from alilama.optim import learning_rate_at, make_optimizers
+
+
+def test_the_learning_rate_rises_in_the_warm_up_and_then_falls_to_zero_along_a_half_cosine(make_config):
+    config = make_config(learning_rate=0.4, warmup=0.1)
+    rates = [learning_rate_at(step, 1000, config) for step in range(1000)]
+    assert rates[0] == pytest.approx(0.4 / 101)
+    assert rates[49] == pytest.approx(0.4 * 50 / 101)
+    assert all(rates[i] < rates[i + 1] for i in range(100))
+    assert max(rates) == rates[100] == pytest.approx(0.4)
+    assert all(rates[i] > rates[i + 1] for i in range(100, 999))
+    assert rates[550] == pytest.approx(0.2)  # half way down
+    assert rates[325] == pytest.approx(0.4 * (1 + math.sqrt(0.5)) / 2)  # a quarter of the way: a cosine and no straight line
+    assert 0 < rates[999] < 1e-5
+
+
+def test_without_warm_up_the_first_step_is_at_the_peak(make_config):
+    assert learning_rate_at(0, 10, make_config(learning_rate=0.4, warmup=0.0)) == 0.4
+    assert learning_rate_at(0, 1, make_config(learning_rate=0.4, warmup=0.0)) == 0.4
+
+
+@pytest.mark.parametrize("warmup", [0.0, 0.02, 0.5, 0.99])
+def test_no_step_is_without_learning(make_config, warmup):
+    config = make_config(learning_rate=1.0, warmup=warmup)
+    for num_steps in (1, 2, 7, 100):
+        assert all(0 < learning_rate_at(step, num_steps, config) <= 1 for step in range(num_steps))
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_every_parameter_is_in_one_group_and_only_matrices_are_decayed(make_config, optimizer):
+    model = tiny_model(50)
+    optimizers = make_optimizers(model, make_config(optimizer=optimizer, weight_decay=0.3))
+    found = [(id(parameter), group["weight_decay"]) for each in optimizers for group in each.param_groups
+             for parameter in group["params"]]
+    expected = [(id(parameter), 0.3 if parameter.ndim == 2 else 0.0) for parameter in model.parameters()]
+    assert sorted(found) == sorted(expected)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_step_without_gradient_decays_matrices_and_leaves_norms(make_config, optimizer):
+    model = tiny_model(50)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    for each in make_optimizers(model, make_config(optimizer=optimizer, weight_decay=0.5, learning_rate=0.1)):
+        each.step()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter, before[name] * (0.95 if parameter.ndim == 2 else 1), msg=name)
+
+
+def test_the_first_step_of_adamw_moves_each_weight_by_the_learning_rate(make_config):
+    model = tiny_model(50)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    ids = torch.arange(20).view(2, 10)
+    model.loss(ids, ids + 1).backward()
+    [adamw] = make_optimizers(model, make_config(weight_decay=0.0, learning_rate=0.01))
+    adamw.step()
+    for name, parameter in model.named_parameters():
+        # after one step m / sqrt(v) is the sign of the gradient
+        expected = before[name] - 0.01 * parameter.grad / (parameter.grad.abs() + 1e-8)
+        torch.testing.assert_close(parameter, expected, atol=1e-5, rtol=0, msg=name)
+
+
+def test_the_betas_and_rates_of_the_settings_reach_the_optimizer(make_config):
+    [adamw] = make_optimizers(tiny_model(50), make_config(beta1=0.7, beta2=0.8, learning_rate=0.3))
+    assert {(group["betas"], group["lr"]) for group in adamw.param_groups} == {((0.7, 0.8), 0.3)}
+
+
+def test_muon_updates_the_blocks_matrices_by_orthogonal_steps_of_adamws_size(make_config):
+    model = tiny_model(50)
+    before = model.blocks[0].attn.Wqkv.weight.detach().clone()
+    torch.manual_seed(0)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    optimizers = make_optimizers(model, make_config(optimizer="muon", weight_decay=0.0, learning_rate=0.01))
+    for optimizer in optimizers:
+        optimizer.step()
+    update = (model.blocks[0].attn.Wqkv.weight - before) / 0.01  # (96, 32)
+    # Newton-Schulz brings the singular values near 1; 0.2 * sqrt(96) makes the root mean square that of AdamW's updates.
+    singular = torch.linalg.svdvals(update.double()) / (0.2 * math.sqrt(96))
+    assert singular.min() > 0.4 and singular.max() < 1.4
+    muon_parameters = {id(parameter) for parameter in optimizers[1].param_groups[0]["params"]}
+    assert muon_parameters == {id(parameter) for parameter in model.blocks.parameters() if parameter.ndim == 2}
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_training_lowers_the_loss(make_config, optimizer):
+    model = tiny_model(50).train()
+    optimizers = make_optimizers(model, make_config(optimizer=optimizer, learning_rate=0.01))
+    windows = torch.randint(50, (4, 17), generator=torch.Generator().manual_seed(0))
+    losses = []
+    for _ in range(40):
+        loss = model.loss(windows[:, :-1], windows[:, 1:])
+        loss.backward()
+        for each in optimizers:
+            each.step()
+            each.zero_grad()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]

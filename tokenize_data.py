@@ -1,0 +1,68 @@
+"""Makes a tokenizer and token files from your text: python tokenize_data.py --data_files=my.txt --vocab_size=4096"""
+
+import sys
+import time
+from pathlib import Path
+
+from tqdm import tqdm
+
+from alilama.config import load_config
+from alilama.data import find_sources, write_token_files
+from alilama.errors import one_line_errors
+from alilama.tokenizer import Tokenizer
+
+ROOT = Path(__file__).parent
+DEMO_FILE = Path("data/demo/stories.txt")
+DEMO_MEGABYTES = 8
+
+
+def make_demo_text() -> str:
+    """Returns the path of the built-in demo text, which it writes the first time."""
+    if not DEMO_FILE.exists():
+        sys.path.insert(0, str(ROOT / "data"))
+        from make_stories import write_stories
+
+        DEMO_FILE.parent.mkdir(parents=True, exist_ok=True)
+        write_stories(DEMO_FILE, DEMO_MEGABYTES, seed=1)
+    return str(DEMO_FILE)
+
+
+def main(argv: list[str]):
+    config = load_config(ROOT / "TRAINCONFIG.py", argv, "Makes a tokenizer and token files from text files.")
+    raw = Path("data/raw")
+    if config.data_files == "data/raw" and not any(path.is_file() for path in raw.rglob("[!.]*")):
+        print(f"There is no text in data/raw yet, so this uses {DEMO_MEGABYTES} MB of the built-in demo stories.")
+        print("Put your own .txt files there, or pass --data_files=PATH, and run this again.")
+        config.data_files = make_demo_text()
+    sources = find_sources(config.data_files)
+    val_sources = find_sources(config.val_files, "val_files") if config.val_files is not None else None
+    num_bytes = sum(source.stop - source.start for source in sources)
+    num_val_bytes = sum(source.stop - source.start for source in val_sources or [])
+    started = time.perf_counter()
+
+    def progress(title: str, total: int) -> tqdm:
+        return tqdm(desc=title, total=total, unit="B", unit_scale=True, dynamic_ncols=True)
+
+    if config.init_from is not None:
+        tokenizer = Tokenizer.load(Path(config.init_from) / "tokenizer.json")
+        print(f"Using the tokenizer of {config.init_from}")
+    else:
+        with progress("learning the vocabulary", num_bytes) as bar:
+            tokenizer = Tokenizer.train(config.data_files, config.vocab_size, pattern=config.pattern, on_bytes=bar.update)
+    with progress("writing tokens", num_bytes + num_val_bytes) as bar:
+        meta = write_token_files(tokenizer, sources, Path(config.tokens_dir), val_sources=val_sources,
+                                 val_fraction=config.val_fraction, on_bytes=bar.update)
+
+    seconds = time.perf_counter() - started
+    print(f"{num_bytes / 1e6:.1f} MB in {len(sources)} file(s), {sum(meta.documents.values()):,} documents, "
+          f"in {seconds:.1f} s")
+    for split in meta.tokens:
+        print(f"  {split + '.npy':10} {meta.tokens[split]:>12,} tokens, "
+              f"{meta.bytes[split] / meta.tokens[split]:.2f} bytes each, from {meta.documents[split]:,} documents")
+    print(f"The tokenizer ({tokenizer.vocab_size:,} tokens) and the token files are in {config.tokens_dir}. "
+          "Next: python train.py")
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        main(sys.argv[1:])
