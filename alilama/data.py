@@ -225,8 +225,9 @@ def write_token_files(tokenizer: "Tokenizer", sources: list[Source], folder: Pat
         for split, split_sources in (("train", sources), ("val", val_sources or [])):
             index = -1  # of the document that the last block ended in
             blocks = read_blocks(split_sources, any_pattern=any_pattern)
-            for ids, part_tokens, part_bytes, continues in map_blocks(
-                    tokenizer.encode_block, blocks, num_threads or os.cpu_count() or 1):
+            encoded = map_blocks(lambda block: (len(block.text), tokenizer.encode_block(block)), blocks,
+                                 num_threads or os.cpu_count() or 1)
+            for block_bytes, (ids, part_tokens, part_bytes, continues) in encoded:
                 indices = np.arange(len(part_tokens)) + index + (not continues)
                 if by_document:  # spread evenly: document i is held out where the running share reaches a whole number
                     held_out = np.floor((indices + 1) * val_fraction) > np.floor(indices * val_fraction)
@@ -241,7 +242,7 @@ def write_token_files(tokenizer: "Tokenizer", sources: list[Source], folder: Pat
                     num_bytes[name] += int(part_bytes[chosen].sum())
                     documents[name] += int(chosen.sum()) - int(continues and chosen[0])
                 index = int(indices[-1]) if len(indices) else index
-                on_bytes(int(part_bytes.sum()))
+                on_bytes(block_bytes)
         for name, writer in writers.items():
             writer.finish()
             if writer.num_tokens < 2:

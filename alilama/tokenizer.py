@@ -22,7 +22,7 @@ import numpy as np
 import regex
 
 from alilama import _bpe
-from alilama.data import Block, find_sources, map_blocks, read_blocks, replacing
+from alilama.data import BLOCK_BYTES, Block, find_sources, map_blocks, read_blocks, replacing
 from alilama.errors import UserError
 from alilama.formats import END_OF_TEXT, GPT2_PATTERN, Vocabulary, from_hugging_face, from_minbpe, to_hugging_face
 
@@ -108,10 +108,10 @@ class Tokenizer:
         any_pattern = not is_native or any(may_be_cut(token) for token in special_tokens)
         blocks = read_blocks(find_sources(files), any_pattern=any_pattern, max_bytes=MAX_UNCUT_BYTES)
 
-        def texts() -> Iterator[bytes]:
+        def texts() -> Iterator[list[bytes]]:
             for block in blocks:
                 on_bytes(len(block.text))
-                yield block.text
+                yield [block.text]
 
         return cls._train(texts(), vocab_size, special_tokens, pattern, num_threads, has_documents=True)
 
@@ -119,49 +119,52 @@ class Tokenizer:
     def train_from_iterator(cls, texts: Iterable[str], vocab_size: int, *, special_tokens: Sequence[str] = (END_OF_TEXT,),
                             pattern: str = "gpt4", num_threads: int | None = None) -> "Tokenizer":
         """Learns a vocabulary from texts, each a document of its own."""
-        return cls._train(map(to_bytes, texts), vocab_size, special_tokens, pattern, num_threads, has_documents=False)
+        return cls._train(blocks_of_texts(texts), vocab_size, special_tokens, pattern, num_threads, has_documents=False)
 
     @classmethod
-    def _train(cls, texts: Iterable[bytes], vocab_size: int, special_tokens: Sequence[str], pattern: str,
+    def _train(cls, blocks: Iterable[list[bytes]], vocab_size: int, special_tokens: Sequence[str], pattern: str,
                num_threads: int | None, has_documents: bool) -> "Tokenizer":
         bytes_only = cls([], special_tokens=special_tokens, pattern=pattern)
         if vocab_size < bytes_only.vocab_size:
             raise UserError(f"vocab_size {vocab_size} is too small: 256 bytes and {len(special_tokens)} special token(s) need "
-                             f"at least {bytes_only.vocab_size}")
-        num_threads = num_threads or os.cpu_count() or 1
+                            f"at least {bytes_only.vocab_size}")
+        counter, num_dropped = bytes_only._count_all(blocks, num_threads or os.cpu_count() or 1, has_documents)
+        if num_dropped:
+            warnings.warn(f"the distinct pieces of this text do not fit into memory: {num_dropped:,} of the rarest were "
+                          "dropped on the way, so rare pairs may be missing from the vocabulary", stacklevel=3)
+        wanted = min(vocab_size - bytes_only.vocab_size, MAX_MERGES)
+        merges = counter.learn_merges(wanted, on_merge=lambda number: None)
+        tokenizer = cls(merges, special_tokens=special_tokens, pattern=pattern)
+        if tokenizer.vocab_size < vocab_size:
+            raise UserError(f"vocab_size {vocab_size} is more than this text can give: after {len(merges)} merges no pair is "
+                            f"left; give more text or a vocab_size of at most {tokenizer.vocab_size}")
+        return tokenizer
+
+    def _count_all(self, blocks: Iterable[list[bytes]], num_threads: int, has_documents: bool) -> tuple[_bpe.PieceCounter, int]:
+        """Returns the counted pieces of all blocks, and how many distinct ones were dropped to bound their memory."""
         counters = [_bpe.PieceCounter() for _ in range(num_threads)]
         idle = queue.SimpleQueue()
         for counter in counters:
             idle.put(counter)
 
-        def count(text: bytes):
+        def count(texts: list[bytes]):
             counter = idle.get()
-            bytes_only._count_pieces(counter, text, has_documents)
+            for text in texts:
+                self._count_pieces(counter, text, has_documents)
             idle.put(counter)
 
         def merge_counters() -> int:
-            """Merges all counters into the first; returns how many pieces were dropped to keep it small."""
             for counter in counters[1:]:
                 counters[0].merge(counter)
             return counters[0].drop_rarest(MAX_PIECES_BYTES // 2) if counters[0].num_bytes > MAX_PIECES_BYTES else 0
 
-        texts, num_dropped = iter(texts), 0
-        while segment := list(islice(texts, 1)):
-            for _ in map_blocks(count, chain(segment, islice(texts, SEGMENT_BLOCKS - 1)), num_threads):
+        blocks, num_dropped = iter(blocks), 0
+        while first := list(islice(blocks, 1)):
+            for _ in map_blocks(count, chain(first, islice(blocks, SEGMENT_BLOCKS - 1)), num_threads):
                 pass
             if sum(counter.num_bytes for counter in counters) > MAX_PIECES_BYTES:
                 num_dropped += merge_counters()
-        merge_counters()
-        if num_dropped:
-            warnings.warn(f"the distinct pieces of this text do not fit into memory: {num_dropped:,} of the rarest were "
-                          "dropped on the way, so rare pairs may be missing from the vocabulary", stacklevel=3)
-        wanted = min(vocab_size - bytes_only.vocab_size, MAX_MERGES)
-        merges = counters[0].learn_merges(wanted, on_merge=lambda number: None)
-        tokenizer = cls(merges, special_tokens=special_tokens, pattern=pattern)
-        if tokenizer.vocab_size < vocab_size:
-            raise UserError(f"vocab_size {vocab_size} is more than this text can give: after {len(merges)} merges no pair is "
-                             f"left; give more text or a vocab_size of at most {tokenizer.vocab_size}")
-        return tokenizer
+        return counters[0], num_dropped + merge_counters()
 
     def _count_pieces(self, counter: _bpe.PieceCounter, text: bytes, has_documents: bool):
         special_tokens = list(self.special_tokens)
@@ -346,6 +349,19 @@ class Tokenizer:
         if not self.is_native:  # tiktoken passes over what the pattern does not match, and here that is a piece too
             pattern = f"(?:{pattern})|(?:(?!{pattern})(?s:.))+"
         return tiktoken.Encoding("alilama", pat_str=pattern, mergeable_ranks=ranks, special_tokens=self.special_tokens)
+
+
+def blocks_of_texts(texts: Iterable[str]) -> Iterator[list[bytes]]:
+    """Yields the texts as UTF-8 in lists of about BLOCK_BYTES."""
+    block, num_bytes = [], 0
+    for text in map(to_bytes, texts):
+        block.append(text)
+        num_bytes += len(text)
+        if num_bytes >= BLOCK_BYTES:
+            yield block
+            block, num_bytes = [], 0
+    if block:
+        yield block
 
 
 def to_bytes(text: str) -> bytes:

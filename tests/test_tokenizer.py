@@ -5,6 +5,7 @@ import json
 import random
 import re
 import string
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
@@ -990,3 +991,60 @@ def test_a_damaged_minbpe_model_is_refused(content, tmp_path):
     path = tmp_path / "tok.model"
     path.write_bytes(content)
     refused(lambda: Tokenizer.from_minbpe(path), path)
+
+
+# ---- bounded memory ----
+
+
+def train_small(text, folder, monkeypatch, num_threads=2, pieces_bytes=1 << 30, vocab_size=300):
+    """Trains with blocks of 2,000 bytes and little memory for pieces."""
+    path = folder / "text.txt"
+    path.write_text(text, encoding="utf-8")
+    monkeypatch.setattr(alilama.data, "BLOCK_BYTES", 2000)
+    monkeypatch.setattr(alilama.tokenizer, "MAX_PIECES_BYTES", pieces_bytes)
+    return Tokenizer.train(str(path), vocab_size, num_threads=num_threads)
+
+
+def frequent_and_unique_words(number: int) -> str:
+    rng = random.Random(1)
+    words = ["once", "upon", "a", "time", "there", "was", "little", "girl"]
+    return " ".join(word for _ in range(number) for word in (rng.choice(words), "".join(rng.choices("bcdfghjklm", k=9))))
+
+
+def test_when_pieces_do_not_fit_the_rarest_are_dropped_with_a_warning(tmp_path, monkeypatch):
+    text = frequent_and_unique_words(8000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        everything = train_small(text, tmp_path, monkeypatch)
+    with pytest.warns(UserWarning, match=r"[\d,]+ of the rarest were dropped"):
+        bounded = train_small(text, tmp_path, monkeypatch, pieces_bytes=300_000)
+    assert everything.merges != bounded.merges  # the unique words are most of the text
+    frequent = {bounded.encode_ordinary(f" {word}").__len__() for word in ("once", "upon", "time", "there", "little", "girl")}
+    assert frequent == {1}
+
+
+def test_what_is_dropped_does_not_depend_on_the_number_of_threads(tmp_path, monkeypatch):
+    text = frequent_and_unique_words(5000)
+    merges = []
+    for num_threads in (1, 2, 5):
+        with pytest.warns(UserWarning, match="dropped"):
+            merges.append(train_small(text, tmp_path, monkeypatch, num_threads, pieces_bytes=200_000).merges)
+    assert merges[0] == merges[1] == merges[2]
+
+
+def test_text_without_any_place_to_cut_is_learned_from_in_parts(tmp_path, monkeypatch):
+    monkeypatch.setattr(alilama.tokenizer, "MAX_UNCUT_BYTES", 5000)
+    tok = train_small("ab" * 20_000, tmp_path, monkeypatch, vocab_size=260)
+    assert [tok.token_bytes(id) for id in (256, 257, 258)] == [b"ab", b"abab", b"abababab"]
+
+
+def test_the_rarest_pieces_are_dropped_first_and_their_number_is_told():
+    counter = alilama._bpe.PieceCounter()
+    for count in range(1, 101):
+        counter.add_pieces([b"piece%03d" % count] * count)
+    before = counter.num_bytes
+    assert counter.drop_rarest(before) == 0
+    assert counter.drop_rarest(before // 2) == 50 and counter.num_bytes <= before // 2
+    merges = counter.learn_merges(2000, on_merge=lambda number: None)
+    tokens = [Tokenizer(merges).token_bytes(256 + i) for i in range(len(merges))]
+    assert {token for token in tokens if len(token) == 8} == {b"piece%03d" % count for count in range(51, 101)}
