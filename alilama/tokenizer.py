@@ -263,13 +263,16 @@ class Tokenizer:
     def decode_bytes(self, ids: Sequence[int] | np.ndarray) -> bytes:
         """Returns the bytes of the tokens. Raises UserError at an id that is none."""
         try:
-            return self._core.decode(ids)
+            return self._core.decode_to_bytes(ids)
         except IndexError as error:
             raise UserError(str(error)) from None
 
     def decode(self, ids: Sequence[int] | np.ndarray, errors: str = "replace") -> str:
         """Returns the text of the tokens; `errors` says what becomes of bytes that are no UTF-8, as in bytes.decode."""
-        return self.decode_bytes(ids).decode("utf-8", errors)
+        try:
+            return self._core.decode_to_str(ids, errors)
+        except IndexError as error:
+            raise UserError(str(error)) from None
 
     def token_bytes(self, token_id: int) -> bytes:
         """Returns the bytes of one token. Raises UserError where the id is none."""

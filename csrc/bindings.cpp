@@ -210,28 +210,18 @@ py::tuple encode_documents(SharedEncoder& shared, const std::string& pattern_nam
 }
 
 template <class Id>
-py::bytes decode_ids(const Encoder& encoder, const Id* ids, size_t size) {
-    const size_t num_bytes = encoder.decoded_size(ids, size);
-    auto text = py::reinterpret_steal<py::bytes>(PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(num_bytes)));
-    if (!text) throw py::error_already_set();
-    char* const out = PyBytes_AS_STRING(text.ptr());
-    encoder.decode(ids, size, out, out + num_bytes);
-    return text;
-}
-
-template <class Id>
 bool is_array_of(const py::object& ids) {
     return py::isinstance<py::array_t<Id, py::array::c_style>>(ids);
 }
 
 template <class Id>
-py::bytes decode_array(const Encoder& encoder, const py::object& ids) {
+std::string decode_array(const Encoder& encoder, const py::object& ids) {
     const auto array = py::reinterpret_borrow<py::array_t<Id, py::array::c_style>>(ids);
-    return decode_ids(encoder, array.data(), static_cast<size_t>(array.size()));
+    return encoder.decode(array.data(), static_cast<size_t>(array.size()));
 }
 
 // Ids are an array, read where it is, or any sequence of ints.
-py::bytes decode(const SharedEncoder& shared, const py::object& ids) {
+std::string decode(const SharedEncoder& shared, const py::object& ids) {
     if (is_array_of<uint16_t>(ids)) return decode_array<uint16_t>(shared.encoder, ids);
     if (is_array_of<uint32_t>(ids)) return decode_array<uint32_t>(shared.encoder, ids);
     if (is_array_of<int64_t>(ids)) return decode_array<int64_t>(shared.encoder, ids);
@@ -248,7 +238,17 @@ py::bytes decode(const SharedEncoder& shared, const py::object& ids) {
                                     " is no token: ids go from 0 to " + std::to_string(shared.encoder.num_ids() - 1));
         }
     }
-    return decode_ids(shared.encoder, values.data(), size);
+    return shared.encoder.decode(values.data(), size);
+}
+
+py::bytes decode_to_bytes(const SharedEncoder& shared, const py::object& ids) { return py::bytes(decode(shared, ids)); }
+
+py::str decode_to_str(const SharedEncoder& shared, const py::object& ids, const std::string& errors) {
+    const std::string text = decode(shared, ids);
+    auto result = py::reinterpret_steal<py::str>(
+        PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()), errors.c_str()));
+    if (!result) throw py::error_already_set();
+    return result;
 }
 
 }  // namespace
@@ -283,7 +283,8 @@ PYBIND11_MODULE(_bpe, m) {
         .def("encode_pieces", &encode_pieces, py::arg("pieces"))
         .def("encode_documents", &encode_documents, py::arg("pattern"), py::arg("text"), py::arg("eot_id"),
              py::arg("continues"))
-        .def("decode", &decode, py::arg("ids"));
+        .def("decode_to_bytes", &decode_to_bytes, py::arg("ids"))
+        .def("decode_to_str", &decode_to_str, py::arg("ids"), py::arg("errors"));
 }
 
 }  // namespace alilama

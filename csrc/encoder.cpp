@@ -1,5 +1,6 @@
 #include "encoder.hpp"
 
+#include <algorithm>
 #include <functional>
 #include <limits>
 #include <queue>
@@ -8,11 +9,12 @@
 namespace alilama {
 
 Encoder::Encoder(const Vocabulary& vocabulary) : byte_ids_(vocabulary.byte_ids), merges_(vocabulary.merges) {
+    offsets_.push_back(0);
     for (const std::string& token : vocabulary.tokens) {
-        offsets_.push_back(bytes_.size());
         bytes_ += token;
+        if (bytes_.size() > std::numeric_limits<uint32_t>::max()) throw std::length_error("the tokens take 4 GiB or more");
+        offsets_.push_back(static_cast<uint32_t>(bytes_.size()));
     }
-    offsets_.push_back(bytes_.size());
     bytes_.append(kCopied, '\0');
     const auto bytes_of = [&](TokenId id) -> const std::string& {
         if (id >= vocabulary.tokens.size() || vocabulary.tokens[id].empty())
@@ -35,30 +37,26 @@ Encoder::Encoder(const Vocabulary& vocabulary) : byte_ids_(vocabulary.byte_ids),
 }
 
 template <class Id>
-size_t Encoder::decoded_size(const Id* ids, size_t size) const {
-    size_t num_bytes = 0;
+std::string Encoder::decode(const Id* ids, size_t size) const {
+    std::string text(6 * size + kCopied, '\0');  // a guess that rarely has to grow
+    size_t used = 0;
     for (size_t i = 0; i < size; ++i) {
         const auto id = static_cast<uint64_t>(ids[i]);
-        if (id >= num_ids() || size_of(static_cast<TokenId>(id)) == 0)
+        const size_t token_size = id < num_ids() ? size_of(static_cast<TokenId>(id)) : 0;
+        if (token_size == 0)
             throw std::out_of_range("id " + std::to_string(ids[i]) + " at position " + std::to_string(i) +
                                     " is no token: ids go from 0 to " + std::to_string(num_ids() - 1));
-        num_bytes += size_of(static_cast<TokenId>(id));
-    }
-    return num_bytes;
-}
-
-template <class Id>
-void Encoder::decode(const Id* ids, size_t size, char* out, const char* out_end) const {
-    for (size_t i = 0; i < size; ++i) {
-        const auto id = static_cast<TokenId>(ids[i]);
-        const size_t token_size = size_of(id);
-        if (token_size <= kCopied && out_end - out >= static_cast<std::ptrdiff_t>(kCopied)) {
-            std::memcpy(out, &bytes_[offsets_[id]], kCopied);  // of a fixed size, so it is one instruction
+        if (text.size() - used < std::max(token_size, kCopied)) text.resize(text.size() + text.size() / 2 + token_size);
+        const char* const token = &bytes_[offsets_[id]];
+        if (token_size <= kCopied) {
+            std::memcpy(&text[used], token, kCopied);  // of a fixed size, so it is one instruction
         } else {
-            std::memcpy(out, &bytes_[offsets_[id]], token_size);
+            std::memcpy(&text[used], token, token_size);
         }
-        out += token_size;
+        used += token_size;
     }
+    text.resize(used);
+    return text;
 }
 
 constexpr size_t kLongPiece = 64;
@@ -187,11 +185,8 @@ template uint16_t* Encoder::encode(Pattern, std::string_view, PieceCache<uint16_
 template uint32_t* Encoder::encode(Pattern, std::string_view, PieceCache<uint32_t>&, uint32_t*) const;
 template uint16_t* Encoder::encode_piece(std::string_view, uint16_t*) const;
 template uint32_t* Encoder::encode_piece(std::string_view, uint32_t*) const;
-template size_t Encoder::decoded_size(const uint16_t*, size_t) const;
-template size_t Encoder::decoded_size(const uint32_t*, size_t) const;
-template size_t Encoder::decoded_size(const int64_t*, size_t) const;
-template void Encoder::decode(const uint16_t*, size_t, char*, const char*) const;
-template void Encoder::decode(const uint32_t*, size_t, char*, const char*) const;
-template void Encoder::decode(const int64_t*, size_t, char*, const char*) const;
+template std::string Encoder::decode(const uint16_t*, size_t) const;
+template std::string Encoder::decode(const uint32_t*, size_t) const;
+template std::string Encoder::decode(const int64_t*, size_t) const;
 
 }  // namespace alilama

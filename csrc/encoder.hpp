@@ -63,7 +63,8 @@ struct Vocabulary {
 // Immutable: threads may share it.
 class Encoder {
 public:
-    // Throws std::invalid_argument if a token is not what its merge joins, an id has no token, or a pair comes twice.
+    // Throws std::invalid_argument if a token is not what its merge joins, an id has no token, or a pair comes twice, and
+    // std::length_error if the tokens take 4 GiB or more.
     explicit Encoder(const Vocabulary& vocabulary);
 
     // Ids that `encode` may write behind the last one.
@@ -82,13 +83,9 @@ public:
     // Ids are below this.
     size_t num_ids() const { return offsets_.size() - 1; }
 
-    // Size of what `decode` writes. Throws std::out_of_range at an id that is no token.
+    // The bytes of the tokens, one behind the other. Throws std::out_of_range at an id that is no token.
     template <class Id>
-    size_t decoded_size(const Id* ids, size_t size) const;
-
-    // Writes the bytes of the tokens, one behind the other, to [out, out_end), which is as large as `decoded_size` says.
-    template <class Id>
-    void decode(const Id* ids, size_t size, char* out, const char* out_end) const;
+    std::string decode(const Id* ids, size_t size) const;
 
 private:
     size_t size_of(TokenId id) const { return offsets_[id + 1] - offsets_[id]; }
@@ -104,7 +101,7 @@ private:
     PairMap rank_by_pair_;  // a merge's rank is its place in merges_
     std::unordered_map<std::string, TokenId> whole_pieces_;
     std::string bytes_;  // of all tokens, one behind the other, and kCopied more
-    std::vector<size_t> offsets_;
+    std::vector<uint32_t> offsets_;  // where each id's begin, and the end
 };
 
 }  // namespace alilama
