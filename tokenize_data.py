@@ -2,6 +2,7 @@
 
 import sys
 import time
+import warnings
 from pathlib import Path
 
 from tqdm import tqdm
@@ -38,6 +39,7 @@ def main(argv: list[str]):
     val_sources = find_sources(config.val_files, "val_files") if config.val_files is not None else None
     num_bytes = sum(source.stop - source.start for source in sources)
     num_val_bytes = sum(source.stop - source.start for source in val_sources or [])
+    warnings.formatwarning = lambda message, *_: f"Note: {message}\n"
     started = time.perf_counter()
 
     def progress(title: str, total: int) -> tqdm:

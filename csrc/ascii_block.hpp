@@ -20,7 +20,8 @@ struct AsciiBlock {
 };
 
 // 16 bytes in a register, and questions whose answer is 0xFF or 0 in each: the instructions that every x86-64 and every
-// 64-bit ARM has. Wider ones were no faster: this reads 64 bytes in 30 cycles, and the 15 pieces in them take 250.
+// 64-bit ARM has. AVX2 read blocks twice as fast (10.5 against 5.5 GB/s), which cut text 20% faster and encoded it no
+// faster, since the look-up of pieces takes the most time; so nothing has to be chosen at run time.
 #if defined(__SSE2__) || defined(_M_X64)
 
 struct Bytes16 {
