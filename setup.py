@@ -3,6 +3,7 @@
 import platform
 import shutil
 import sys
+from glob import glob
 
 from pybind11.setup_helpers import Pybind11Extension, build_ext
 from setuptools import setup
@@ -39,6 +40,7 @@ class BuildTokenizer(build_ext):
 
 
 setup(
-    ext_modules=[Pybind11Extension("alilama._bpe", [f"csrc/{name}.cpp" for name in SOURCES], cxx_std=17)],
+    ext_modules=[Pybind11Extension("alilama._bpe", [f"csrc/{name}.cpp" for name in SOURCES], cxx_std=17,
+                                   depends=sorted([*glob("csrc/*.hpp"), *glob("csrc/*.inc")]))],
     cmdclass={"build_ext": BuildTokenizer},
 )

@@ -8,8 +8,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from alilama.config import load_config
-from alilama.data import find_sources, write_token_files
-from alilama.errors import one_line_errors
+from alilama.data import find_sources, is_passed_over, write_token_files
+from alilama.errors import UserError, one_line_errors
 from alilama.tokenizer import Tokenizer
 
 ROOT = Path(__file__).parent
@@ -31,14 +31,18 @@ def make_demo_text() -> str:
 def main(argv: list[str]):
     config = load_config(ROOT / "TRAINCONFIG.py", argv, "Makes a tokenizer and token files from text files.")
     raw = Path("data/raw")
-    if config.data_files == "data/raw" and not any(path.is_file() for path in raw.rglob("[!.]*")):
+    texts = [path for path in raw.rglob("*") if path.is_file() and not is_passed_over(path.relative_to(raw))]
+    if config.data_files == "data/raw" and not texts:
         print(f"There is no text in data/raw yet, so this uses {DEMO_MEGABYTES} MB of the built-in demo stories.")
         print("Put your own .txt files there, or pass --data_files=PATH, and run this again.")
         config.data_files = make_demo_text()
     sources = find_sources(config.data_files)
     val_sources = find_sources(config.val_files, "val_files") if config.val_files is not None else None
-    num_bytes = sum(source.stop - source.start for source in sources)
-    num_val_bytes = sum(source.stop - source.start for source in val_sources or [])
+    if both := {source.path.resolve() for source in sources} & {source.path.resolve() for source in val_sources or []}:
+        raise UserError(f"{min(both)} is in data_files and in val_files: what is trained on cannot show what was learned; "
+                        "move it out of data_files")
+    num_bytes = sum(source.stop for source in sources)
+    num_val_bytes = sum(source.stop for source in val_sources or [])
     warnings.formatwarning = lambda message, *_: f"Note: {message}\n"
     started = time.perf_counter()
 
@@ -56,13 +60,16 @@ def main(argv: list[str]):
                                  val_fraction=config.val_fraction, on_bytes=bar.update)
 
     seconds = time.perf_counter() - started
-    print(f"{num_bytes / 1e6:.1f} MB in {len(sources)} file(s), {sum(meta.documents.values()):,} documents, "
+    print(f"{(num_bytes + num_val_bytes) / 1e6:.1f} MB in {len(sources + (val_sources or []))} file(s), "
+          f"{sum(meta.documents.values()):,} documents, "
           f"in {seconds:.1f} s")
     for split in meta.tokens:
         print(f"  {split + '.npy':10} {meta.tokens[split]:>12,} tokens, "
               f"{meta.bytes[split] / meta.tokens[split]:.2f} bytes each, from {meta.documents[split]:,} documents")
+    options = [f" --{name}={value}" for name, value, usual in (
+        ("tokens_dir", config.tokens_dir, "data/tokens"), ("init_from", config.init_from, None)) if value != usual]
     print(f"The tokenizer ({tokenizer.vocab_size:,} tokens) and the token files are in {config.tokens_dir}. "
-          "Next: python train.py")
+          f"Next: python train.py{''.join(options)}")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ checkpoint when it is started again.
 """
 
 import csv
+import io
 import math
 import signal
 import sys
@@ -17,18 +18,19 @@ from tqdm import tqdm
 
 from alilama.checkpoint import is_mpt, load_model, load_state, save_description, save_state, save_weights
 from alilama.config import Config, load_config
-from alilama.data import TrainingWindows, load_token_files
-from alilama.errors import UserError, one_line_errors
+from alilama.data import TrainingWindows, load_token_files, replacing
+from alilama.errors import UserError, is_out_of_memory, one_line_errors
 from alilama.evaluate import evaluate
 from alilama.generate import stream_text
-from alilama.model import Model, ModelConfig
+from alilama.model import Model, ModelConfig, choose_device
 from alilama.optim import learning_rate_at, make_optimizers
 from alilama.plots import plot_log, save_figure
 from alilama.tokenizer import Tokenizer
 
 LOG_COLUMNS = ["step", "tokens", "epoch", "train_loss", "val_loss", "val_bits_per_byte", "learning_rate", "tokens_per_s"]
 MAX_SKIPPED_STEPS = 10
-# What may differ when a run goes on: everything that changes neither the model nor what it learns from.
+# What may differ when a run goes on: what changes neither the model nor what it learns from. Of the settings of
+# tokenize_data.py only the token files that it made count.
 FREE_TO_CHANGE = {"data_files", "val_files", "val_fraction", "vocab_size", "pattern", "tokens_dir", "models_dir",
                   "log_interval", "eval_interval", "eval_tokens", "sample_prompt", "compile_model"}
 
@@ -42,17 +44,22 @@ def choose_precision(device: str, wanted: str) -> torch.dtype:
     return torch.bfloat16 if torch.cuda.get_device_capability() >= (8, 0) else torch.float16
 
 
-def compile_or_not(model: Model, example: torch.Tensor):
+def compile_or_not(model: Model, example: torch.Tensor, autocast: torch.autocast):
     """Returns the loss function compiled, or as it is where this machine cannot compile it."""
     compiled = torch.compile(model.loss)
     try:
-        compiled(example[:, :-1], example[:, 1:]).backward()
-        model.zero_grad()
+        with autocast:
+            loss = compiled(example[:, :-1], example[:, 1:])
+        loss.backward()
         return compiled
     except Exception as error:  # what a compiler raises is its own affair: anything means that it does not work here
-        print(f"Not compiled: {str(error).strip().splitlines()[0]}. It works without, slower; --compile_model=False "
-              "hides this.")
+        if is_out_of_memory(error):
+            raise
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        print(f"Not compiled: {reason}. It works without, slower; --compile_model=False hides this.")
         return model.loss
+    finally:
+        model.zero_grad()
 
 
 def start_from(folder: str, tokenizer: Tokenizer, config: Config, device: str) -> Model:
@@ -66,10 +73,11 @@ def start_from(folder: str, tokenizer: Tokenizer, config: Config, device: str) -
     return model.to(device)
 
 
-def check_same_run(state: dict, config: Config, tokens_sha256: str):
+def check_same_run(state: dict, config: Config, tokens_sha256: str, data: dict):
     """Raises UserError where the state in the model's folder is of another run, or of one that is finished."""
-    for name, before in {**state["config"], "tokenizer": state["tokenizer_sha256"]}.items():
-        now = tokens_sha256 if name == "tokenizer" else getattr(config, name)
+    current = {**asdict(config), "tokenizer": tokens_sha256, "token files": data}
+    for name, before in {**state["config"], "tokenizer": state["tokenizer_sha256"], "token files": state["data"]}.items():
+        now = current.get(name)
         if name not in FREE_TO_CHANGE and now != before:
             raise UserError(f"{config.model_dir} holds a run with {name} = {before!r}, and now it is {now!r}; choose "
                             "another --model_name, or set it back, or delete that folder")
@@ -98,11 +106,13 @@ def open_log(path: Path, step: int):
     if path.exists() and step > 0:
         with open(path, newline="", encoding="utf-8") as file:
             rows = [row for row in csv.DictReader(file) if None not in row.values() and int(row["step"]) <= step]
-    file = open(path, "w", newline="", encoding="utf-8")  # noqa: SIM115, open as long as the run
-    log = csv.DictWriter(file, LOG_COLUMNS)
-    log.writeheader()
-    log.writerows(rows)
-    return file, log
+    kept = io.StringIO(newline="")
+    csv.DictWriter(kept, LOG_COLUMNS).writeheader()
+    csv.DictWriter(kept, LOG_COLUMNS).writerows(rows)
+    with replacing(path) as file:
+        file.write(kept.getvalue().encode())
+    file = open(path, "a", newline="", encoding="utf-8")  # noqa: SIM115, open as long as the run
+    return file, csv.DictWriter(file, LOG_COLUMNS)
 
 
 def main(argv: list[str]):
@@ -123,7 +133,7 @@ def main(argv: list[str]):
     val_ids = tokens.val[:config.eval_tokens and config.eval_tokens + 1]
 
     # Model
-    device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    device = choose_device()
     if config.init_from is not None:
         model = start_from(config.init_from, tokenizer, config, device)
     else:
@@ -132,13 +142,15 @@ def main(argv: list[str]):
         model = Model(shape).to(device)
     optimizers = make_optimizers(model, config)
     precision = choose_precision(device, config.precision)
+    autocast = torch.autocast(device, dtype=precision, enabled=precision != torch.float32)
     scaler = torch.amp.GradScaler(device, enabled=precision == torch.float16)
+    data = {"documents": tokens.meta.documents, "tokens": tokens.meta.tokens, "bytes": tokens.meta.bytes}
 
     # Where an earlier run stopped
     step, best_loss, losses = 0, float("inf"), []  # losses: of the steps since the last row in the log
     state = load_state(folder)
     if state is not None:
-        check_same_run(state, config, tokenizer.sha256)
+        check_same_run(state, config, tokenizer.sha256, data)
         step, best_loss, losses = state["step"], state["best_loss"], state["losses"]
         model.load_state_dict(state["model"])
         for optimizer, values in zip(optimizers, state["optimizers"], strict=True):
@@ -158,18 +170,20 @@ def main(argv: list[str]):
     if not is_mpt(model.config):
         print("hidden_dim is not 4 * d_model: the model cannot be read by Transformers or llama.cpp, only by Alilama")
     save_description(folder, model.config, tokenizer)
-    loss_of = compile_or_not(model, torch.from_numpy(batches.batch(0)).to(device)) if config.compile_model else model.loss
+    loss_of = model.loss
+    if config.compile_model:
+        loss_of = compile_or_not(model, torch.from_numpy(batches.batch(0)).to(device), autocast)
     if state is not None:  # after compiling, which draws random numbers too
         set_rng_state(state["rng"])
 
     def checkpoint():
         save_state(folder, {
             "step": step, "num_steps": num_steps, "best_loss": best_loss, "losses": losses, "config": asdict(config),
-            "tokenizer_sha256": tokenizer.sha256, "model": model.state_dict(),
+            "data": data, "tokenizer_sha256": tokenizer.sha256, "model": model.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in optimizers], "scaler": scaler.state_dict(),
             "rng": get_rng_state()})
 
-    def sample() -> str:
+    def sample(model: Model) -> str:
         model.eval()
         sampling = {"max_new_tokens": 200, "temperature": 0.7, "seed": config.seed}
         text = "".join(stream_text(model, tokenizer, config.sample_prompt, **sampling))
@@ -177,8 +191,14 @@ def main(argv: list[str]):
         return config.sample_prompt + text
 
     stopping = []  # filled by Ctrl-C or SIGTERM: the step is finished and saved before the run ends
+
+    def stop(number: int, frame: object):
+        stopping.append(number)
+        signal.signal(number, signal.default_int_handler)  # the second time it ends at once
+        tqdm.write("Finishing this step and saving; once more ends at once.")
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, frame: stopping.append(number))
+        signal.signal(number, stop)
 
     # The loop
     if state is None:
@@ -190,7 +210,7 @@ def main(argv: list[str]):
     while step < num_steps and not stopping:
         windows = torch.from_numpy(batches.batch(step)).to(device)  # (B, T + 1)
         learning_rate = learning_rate_at(step, num_steps, config)
-        with torch.autocast(device, dtype=precision, enabled=precision != torch.float32):
+        with autocast:
             loss = loss_of(windows[:, :-1], windows[:, 1:])
         scaler.scale(loss).backward()
         for optimizer in optimizers:
@@ -210,6 +230,7 @@ def main(argv: list[str]):
             optimizer.zero_grad()
         step += 1
 
+        now = time.perf_counter()
         is_evaluated = step % config.eval_interval == 0 or step == num_steps
         if is_evaluated:
             val_score = evaluate(model, tokenizer, val_ids, T)
@@ -217,7 +238,6 @@ def main(argv: list[str]):
             raise UserError(f"the loss is not finite any more at step {step}; the last good state is in {folder}. "
                             "Try a smaller learning_rate")
         if is_evaluated or step % config.log_interval == 0:
-            now = time.perf_counter()
             row = {"step": step, "tokens": step * B * T, "epoch": round(step * B / batches.windows_per_epoch, 4),
                    "train_loss": round(sum(losses) / len(losses), 5) if losses else "", "learning_rate": f"{learning_rate:.3g}",
                    "tokens_per_s": round((step - logged_at[0]) * B * T / (now - logged_at[1]))}
@@ -225,7 +245,7 @@ def main(argv: list[str]):
                 row |= {"val_loss": round(val_score.loss, 5), "val_bits_per_byte": round(val_score.bits_per_byte, 5)}
             log.writerow(row)
             log_file.flush()
-            losses, logged_at = [], (step, time.perf_counter())
+            losses = []
             bar.set_postfix(loss=f"{row['train_loss']:.5}", **({"val": f"{val_score.loss:.3f}"} if val_score else {}),
                             tok_s=f"{row['tokens_per_s']:,}")
         bar.update()
@@ -235,8 +255,11 @@ def main(argv: list[str]):
                 save_weights(folder, model)
             checkpoint()
             save_figure(plot_log(folder / "log.csv"), folder / "loss.png")
-            bar.write(f"\nstep {step:,}: validation loss {val_score.loss:.3f}, {val_score.bits_per_byte:.3f} bits per byte\n"
-                      f"{sample()}\n")
+            bar.write(f"\nstep {step:,}: validation loss {val_score.loss:.3f}, {val_score.bits_per_byte:.3f} bits per byte")
+            if step < num_steps:
+                bar.write(f"{sample(model)}\n")
+        if not losses:
+            logged_at = (step, time.perf_counter())
     bar.close()
     log_file.close()
 
@@ -244,10 +267,10 @@ def main(argv: list[str]):
         checkpoint()
         print(f"Stopped at step {step:,} of {num_steps:,} and saved. The same command goes on from here.")
         return
-    print(f"A story by {config.model_name}:\n\n{sample()}\n")
+    print(f"A story by {config.model_name}:\n\n{sample(load_model(folder, device)[0])}\n")
     print(f"The model is saved in {folder}, its curves in {folder / 'loss.png'}. To go on:")
     print(f'  python -m alilama.generate {folder} --prompt "{config.sample_prompt}"')
-    print("  jupyter lab inference.ipynb")
+    print("  pip install jupyterlab && jupyter lab inference.ipynb")
 
 
 if __name__ == "__main__":

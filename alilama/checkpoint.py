@@ -1,7 +1,7 @@
 """Model folders: Hugging Face's MPT form, with the training state beside it. Nothing that is read runs code.
 
     config.json  model.safetensors  generation_config.json  tokenizer.json  tokenizer_config.json
-    training_state.pt  log.csv  loss.png  samples.txt
+    training_state.pt  log.csv  loss.png
 
 model.safetensors is the model that was best on the validation tokens; training_state.pt is where the run goes on.
 """
@@ -21,6 +21,8 @@ from alilama.errors import UserError
 from alilama.model import Model, ModelConfig
 from alilama.tokenizer import END_OF_TEXT, Tokenizer
 
+STATE_KEYS = {"step", "num_steps", "best_loss", "losses", "config", "data", "tokenizer_sha256", "model", "optimizers", "scaler",
+              "rng"}
 PREFIX = "transformer."  # of every weight's name in an MPT file
 READABLE_MULTIPLE = 16  # Transformers refuses texts longer than max_seq_len, and ALiBi reads beyond the trained length
 
@@ -71,7 +73,7 @@ def save_weights(folder: Path, model: Model):
         file.write(save(weights, metadata={"format": "pt"}))
 
 
-def load_config(folder: Path) -> ModelConfig:
+def load_shape(folder: Path) -> ModelConfig:
     """Reads a model folder's config.json. Raises UserError where it is missing, damaged or of another architecture."""
     path = folder / "config.json"
     if not path.is_file():
@@ -98,7 +100,7 @@ def load_model(folder: str | os.PathLike, device: str | torch.device = "cpu") ->
     Raises UserError where a file is missing, damaged, or does not fit the others.
     """
     folder = Path(folder)
-    config = load_config(folder)
+    config = load_shape(folder)
     tokenizer = Tokenizer.load(folder / "tokenizer.json")
     if tokenizer.vocab_size != config.vocab_size:
         raise UserError(f"{folder}: tokenizer.json has {tokenizer.vocab_size} tokens and config.json {config.vocab_size}; they "
@@ -120,7 +122,7 @@ def load_model(folder: str | os.PathLike, device: str | torch.device = "cpu") ->
 
 
 def save_state(folder: Path, state: dict):
-    """Writes training_state.pt: tensors and plain values, all that a run needs to go on."""
+    """Writes training_state.pt: tensors and plain values under STATE_KEYS, all that a run needs to go on."""
     with replacing(folder / "training_state.pt") as file:
         torch.save(state, file)
 
@@ -135,6 +137,6 @@ def load_state(folder: Path) -> dict | None:
     except (OSError, RuntimeError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise UserError(f"{path} is damaged ({reason}); delete {folder} and train again") from None
-    if not isinstance(state, dict) or not state.keys() >= {"step", "num_steps", "config", "tokenizer_sha256", "model"}:
+    if not isinstance(state, dict) or not state.keys() >= STATE_KEYS:
         raise UserError(f"{path} was not written by train.py; delete {folder} and train again")
     return state

@@ -8,6 +8,7 @@ import glob
 import json
 import os
 import re
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,9 +26,10 @@ if TYPE_CHECKING:
     from alilama.tokenizer import Tokenizer
 
 BLOCK_BYTES = 1 << 20
+MAX_UNCUT_BYTES = 64 << 20  # longer text without a place to cut is cut all the same, so that memory is bounded
 SPLITS = ("train", "val")
 NEAR_BYTES = 1 << 16  # how far a line end is looked for
-SEPARATORS_AT_END = re.compile(rb"(?:\r?\n<\|endoftext\|>)+(?:\r?\n)?\Z")
+SEPARATORS_AT_END = re.compile(rb"(?:(?:\A|\r?\n)<\|endoftext\|>)+(?:\r?\n)?\Z")
 
 
 @contextmanager
@@ -96,11 +98,11 @@ def is_passed_over(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts) or path.suffix == ".part"
 
 
-def read_blocks(sources: Iterable[Source], *, any_pattern: bool = False, max_bytes: float = float("inf")) -> Iterator[Block]:
+def read_blocks(sources: Iterable[Source], *, any_pattern: bool = False) -> Iterator[Block]:
     """Yields the sources in blocks of about BLOCK_BYTES, cut where no piece of a native pattern can cross.
 
-    With `any_pattern` a block ends only where a document does, so memory grows with the longest document. Text that has
-    no such place for `max_bytes` is cut there all the same.
+    With `any_pattern` a block ends only where a document does. Text that has no such place for MAX_UNCUT_BYTES is cut
+    there all the same, with a warning: a piece that crosses the cut becomes two.
     """
     find_cut = _bpe.find_document_cut if any_pattern else _bpe.find_cut
     for path, start, stop in sources:
@@ -112,11 +114,22 @@ def read_blocks(sources: Iterable[Source], *, any_pattern: bool = False, max_byt
                 if not more:
                     raise UserError(f"{path} became shorter while it was read; run this again when nothing writes to it")
                 text += more
-                cut = len(text) if file.tell() >= stop or len(text) >= max_bytes else find_cut(text)
+                cut = len(text) if file.tell() >= stop else find_cut(text)
+                if cut == 0 and len(text) >= MAX_UNCUT_BYTES:
+                    cut = len(text)
+                    warnings.warn(f"{path} has {cut / 1e6:.0f} MB without a place to cut (native patterns: white space; "
+                                  "others: the end of a document), so they were cut somewhere", stacklevel=2)
                 wanted = BLOCK_BYTES if cut else 2 * wanted  # so that a document without a cut is not copied over and over
                 if cut:
                     yield Block(text[:cut], continues)
                     text, continues = text[cut:], not any_pattern
+
+
+def threads(number: int | None) -> int:
+    """Returns how many threads to use: the number asked for, or one for each core."""
+    if number is not None and number < 1:
+        raise UserError(f"num_threads = {number}: expected at least 1, or None for one on each core")
+    return number or os.cpu_count() or 1
 
 
 def map_blocks(function: Callable, blocks: Iterable, num_threads: int) -> Iterator:
@@ -154,7 +167,8 @@ class TokenWriter:
     """Writes a one-dimensional .npy array piece by piece to a file open for writing."""
 
     def __init__(self, file: BinaryIO, dtype: np.dtype):
-        self.file, self.dtype, self.num_tokens = file, dtype, 0
+        self.file, self.dtype = file, dtype
+        self.num_tokens = self.num_bytes = self.num_documents = 0
         self._write_header()
 
     def _write_header(self):
@@ -166,9 +180,23 @@ class TokenWriter:
         self.num_tokens += len(ids)
 
     def finish(self):
-        """Writes the number of tokens into the header."""
+        """Writes the number of tokens into the header, and all of it to the disk."""
         self.file.seek(0)
         self._write_header()
+        self.file.flush()
+        os.fsync(self.file.fileno())
+
+
+def write_parts(writers: dict[str, TokenWriter], held_out: np.ndarray, ids: np.ndarray, part_tokens: np.ndarray,
+                part_bytes: np.ndarray, continues: bool):
+    """Writes the parts of an encoded block (see Tokenizer.encode_block), one or more, to the writers of their splits."""
+    ends = np.cumsum(part_tokens)
+    changes = [*(np.flatnonzero(np.diff(held_out)) + 1), len(ends)]  # parts of one split in a row are one write
+    for first, last in zip([0, *changes], changes, strict=False):
+        writer = writers["val" if held_out[first] else "train"]
+        writer.write(ids[ends[first] - part_tokens[first]:ends[last - 1]])
+        writer.num_bytes += int(part_bytes[first:last].sum())
+        writer.num_documents += int(last - first) - int(continues and first == 0)
 
 
 def hold_out_tails(sources: list[Source], val_fraction: float) -> tuple[list[Source], list[Source]]:
@@ -204,7 +232,7 @@ def has_documents(sources: Iterable[Source], number: int, *, any_pattern: bool) 
 
 
 def write_token_files(tokenizer: "Tokenizer", sources: list[Source], folder: Path, *, val_sources: list[Source] | None = None,
-                      val_fraction: float = 0.0, num_threads: int | None = None,
+                      val_fraction: float = 0.05, num_threads: int | None = None,
                       on_bytes: Callable[[int], None] = lambda size: None) -> TokenMeta:
     """Writes tokenizer.json, train.npy, val.npy and meta.json into `folder` and returns what meta.json says.
 
@@ -218,31 +246,24 @@ def write_token_files(tokenizer: "Tokenizer", sources: list[Source], folder: Pat
         by_document = has_documents(sources, int(np.ceil(1 / val_fraction)), any_pattern=any_pattern)
         if not by_document:
             sources, val_sources = hold_out_tails(sources, val_fraction)
-    documents, num_bytes = dict.fromkeys(SPLITS, 0), dict.fromkeys(SPLITS, 0)
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / "train.npy") as train_file, replacing(folder / "val.npy") as val_file:
         writers = {"train": TokenWriter(train_file, tokenizer.dtype), "val": TokenWriter(val_file, tokenizer.dtype)}
         for split, split_sources in (("train", sources), ("val", val_sources or [])):
             index = -1  # of the document that the last block ended in
             blocks = read_blocks(split_sources, any_pattern=any_pattern)
-            encoded = map_blocks(lambda block: (len(block.text), tokenizer.encode_block(block)), blocks,
-                                 num_threads or os.cpu_count() or 1)
+            encoded = map_blocks(lambda block: (len(block.text), tokenizer.encode_block(block)), blocks, threads(num_threads))
             for block_bytes, (ids, part_tokens, part_bytes, continues) in encoded:
+                on_bytes(block_bytes)
+                if not len(part_tokens):
+                    continue
                 indices = np.arange(len(part_tokens)) + index + (not continues)
+                index = int(indices[-1])
                 if by_document:  # spread evenly: document i is held out where the running share reaches a whole number
                     held_out = np.floor((indices + 1) * val_fraction) > np.floor(indices * val_fraction)
                 else:
                     held_out = np.full(len(part_tokens), split == "val")
-                ends = np.cumsum(part_tokens)
-                changes = [*(np.flatnonzero(np.diff(held_out)) + 1), len(ends)]  # parts of one split in a row are one write
-                for first, last in zip([0, *changes], changes, strict=False):
-                    begin = ends[first] - part_tokens[first]
-                    writers["val" if held_out[first] else "train"].write(ids[begin:ends[last - 1]])
-                for name, chosen in (("train", ~held_out), ("val", held_out)):
-                    num_bytes[name] += int(part_bytes[chosen].sum())
-                    documents[name] += int(chosen.sum()) - int(continues and chosen[0])
-                index = int(indices[-1]) if len(indices) else index
-                on_bytes(block_bytes)
+                write_parts(writers, held_out, ids, part_tokens, part_bytes, continues)
         for name, writer in writers.items():
             writer.finish()
             if writer.num_tokens < 2:
@@ -250,8 +271,10 @@ def write_token_files(tokenizer: "Tokenizer", sources: list[Source], folder: Pat
         (folder / "meta.json").unlink(missing_ok=True)
     tokenizer.save(folder / "tokenizer.json")
     meta = TokenMeta(
-        vocab_size=tokenizer.vocab_size, tokenizer_sha256=tokenizer.sha256, documents=documents,
-        tokens={name: writer.num_tokens for name, writer in writers.items()}, bytes=num_bytes,
+        vocab_size=tokenizer.vocab_size, tokenizer_sha256=tokenizer.sha256,
+        documents={name: writer.num_documents for name, writer in writers.items()},
+        tokens={name: writer.num_tokens for name, writer in writers.items()},
+        bytes={name: writer.num_bytes for name, writer in writers.items()},
         sources={"train": [str(source.path) for source in sources],
                  "val": [str(source.path) for source in val_sources or []]})
     write_json(folder / "meta.json", asdict(meta))

@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,9 +24,9 @@ class ArgumentParser(argparse.ArgumentParser):
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error says that memory is used up: Python's, torch's on a GPU, or torch's on the CPU."""
-    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or (
-        isinstance(error, RuntimeError) and "memory" in str(error))
+    """Whether an error says that memory is used up: Python's, or torch's on a GPU or on the CPU."""
+    says_so = re.search("out of memory|not enough memory|allocate memory", str(error))
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and says_so is not None)
 
 
 @contextmanager

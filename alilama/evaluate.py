@@ -11,10 +11,10 @@ import torch
 
 from alilama.data import find_sources, read_blocks
 from alilama.errors import ArgumentParser, UserError, one_line_errors
-from alilama.model import Model
+from alilama.model import Model, choose_device
 from alilama.tokenizer import Tokenizer
 
-BATCH_TOKENS = 8192
+BATCH_LOGITS = 1 << 25  # computed at once: 128 MiB
 
 
 @dataclass
@@ -43,13 +43,13 @@ def count_bytes(tokenizer: Tokenizer, ids: np.ndarray) -> int:
                if id not in special_ids)
 
 
-def windows(ids: np.ndarray, context: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def windows(ids: np.ndarray, context: int, vocab_size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yields (inputs, targets), each (B, T) int64, that together predict every id but the first once, none overlapping."""
     ids = torch.from_numpy(ids.astype(np.int64))
     context = min(context, len(ids) - 1)
     full = (len(ids) - 1) // context
     inputs, targets = ids[:full * context].view(full, context), ids[1:full * context + 1].view(full, context)
-    batch_size = max(1, BATCH_TOKENS // context)
+    batch_size = max(1, BATCH_LOGITS // (context * vocab_size))
     yield from zip(inputs.split(batch_size), targets.split(batch_size), strict=True)
     if full * context < len(ids) - 1:
         yield ids[None, full * context:-1], ids[None, full * context + 1:]
@@ -62,7 +62,7 @@ def evaluate(model: Model, tokenizer: Tokenizer, ids: np.ndarray, context: int,
     was_training, device = model.training, model.wte.weight.device
     model.eval()
     nats = 0.0
-    for inputs, targets in windows(ids, context):
+    for inputs, targets in windows(ids, context, model.config.vocab_size):
         nats += model.loss(inputs.to(device), targets.to(device), reduction="sum").item()
         on_batch(targets.numel())
     model.train(was_training)
@@ -88,7 +88,7 @@ def main(argv: list[str]):
     parser.add_argument("--data", nargs="+", required=True, metavar="FILE", help="text files, folders or patterns")
     parser.add_argument("--context", help="window lengths in tokens, such as 128,512 [the length it was trained at]")
     arguments = parser.parse_args(argv)
-    model, tokenizer = load_model(Path(arguments.model), "cuda" if torch.cuda.is_available() else "cpu")
+    model, tokenizer = load_model(Path(arguments.model), choose_device())
     try:
         contexts = [int(length) for length in (arguments.context or str(model.config.max_seq_len)).split(",")]
     except ValueError:

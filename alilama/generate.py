@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 
 from alilama.errors import ArgumentParser, UserError, one_line_errors
-from alilama.model import Model
+from alilama.model import Model, choose_device
 from alilama.tokenizer import Tokenizer
 
 
@@ -94,8 +94,7 @@ def main(argv: list[str]):
     parser.add_argument("--top_p", type=float, default=1.0, help="sample from the most likely tokens of this probability [1]")
     parser.add_argument("--seed", type=int, help="the same seed writes the same text")
     arguments = vars(parser.parse_args(argv))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model, tokenizer = load_model(arguments.pop("model"), device)
+    model, tokenizer = load_model(arguments.pop("model"), choose_device())
     texts = stream_text(model, tokenizer, **arguments)
     first = next(texts, "")  # a mistake in the arguments is said before anything is printed
     print(arguments["prompt"] + first, end="", flush=True)

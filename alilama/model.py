@@ -24,6 +24,11 @@ class ModelConfig:
     dropout: float = 0.0
 
 
+def choose_device() -> str:
+    """Returns the fastest device there is: cuda, mps (Apple) or cpu."""
+    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+
+
 def alibi_slopes(num_heads: int) -> torch.Tensor:
     """Returns the slope of each head, (H,) float32 (Press et al. 2022, arXiv:2108.12409).
 

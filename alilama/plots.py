@@ -33,11 +33,12 @@ def plot_log(log: Path) -> Figure:
     title = log.parent.name
     if validated:
         best = min(validated, key=lambda row: row["val_loss"])
+        title += f": {best['val_bits_per_byte']:.3f} bits per byte on validation after {best['tokens'] / 1e6:.1f}M tokens"
+    if validated and best["val_bits_per_byte"] > 0:
         bits_per_byte_of_nats = best["val_bits_per_byte"] / best["val_loss"]
         right = axes.secondary_yaxis("right", functions=(lambda nats: nats * bits_per_byte_of_nats,
                                                          lambda bits: bits / bits_per_byte_of_nats))
         right.set_ylabel("bits per byte")
-        title += f": {best['val_bits_per_byte']:.3f} bits per byte on validation after {best['tokens'] / 1e6:.1f}M tokens"
     axes.set_title(title, fontsize=11)
     axes.legend()
     return figure

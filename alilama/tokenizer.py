@@ -22,7 +22,7 @@ import numpy as np
 import regex
 
 from alilama import _bpe
-from alilama.data import BLOCK_BYTES, Block, find_sources, map_blocks, read_blocks, replacing
+from alilama.data import BLOCK_BYTES, Block, find_sources, map_blocks, read_blocks, replacing, threads
 from alilama.errors import UserError
 from alilama.formats import END_OF_TEXT, GPT2_PATTERN, Vocabulary, from_hugging_face, from_minbpe, to_hugging_face
 
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 # When the distinct pieces of a text take more memory than this, the rarest are dropped until they take half.
 MAX_PIECES_BYTES = 1 << 30
-SEGMENT_BLOCKS = 16  # blocks between two looks at that, so that the result does not depend on the number of threads
-MAX_UNCUT_BYTES = 64 << 20  # text that no piece begins in for so long is cut for training
+# Blocks between two looks at that, so that the result does not depend on the number of threads; no more threads are of use.
+SEGMENT_BLOCKS = 32
 MAX_MERGES = 1 << 31
 MAX_TOKEN_BYTES = 16 << 20  # so that a few lines of merges cannot fill the memory
 
@@ -41,10 +41,8 @@ PATTERNS = {
     "gpt4": r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+",
     "gpt2": GPT2_PATTERN,
 }
-# Other ways to write them, which cut the same: tiktoken's cl100k, Llama 3's, GPT-2's.
+# Other ways to write them, which cut the same: Llama 3's, GPT-2's.
 PATTERN_NAMES = {expression: name for name, expression in PATTERNS.items()} | {
-    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s":
-        "gpt4",
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+":
         "gpt4",
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+": "gpt2",
@@ -106,7 +104,7 @@ class Tokenizer:
         """
         is_native = pattern in PATTERNS or pattern in PATTERN_NAMES
         any_pattern = not is_native or any(may_be_cut(token) for token in special_tokens)
-        blocks = read_blocks(find_sources(files), any_pattern=any_pattern, max_bytes=MAX_UNCUT_BYTES)
+        blocks = read_blocks(find_sources(files), any_pattern=any_pattern)
 
         def texts() -> Iterator[list[bytes]]:
             for block in blocks:
@@ -128,12 +126,12 @@ class Tokenizer:
         if vocab_size < bytes_only.vocab_size:
             raise UserError(f"vocab_size {vocab_size} is too small: 256 bytes and {len(special_tokens)} special token(s) need "
                             f"at least {bytes_only.vocab_size}")
-        counter, num_dropped = bytes_only._count_all(blocks, num_threads or os.cpu_count() or 1, has_documents)
+        counter, num_dropped = bytes_only._count_all(blocks, threads(num_threads), has_documents)
         if num_dropped:
             warnings.warn(f"the distinct pieces of this text do not fit into memory: {num_dropped:,} of the rarest were "
                           "dropped on the way, so rare pairs may be missing from the vocabulary", stacklevel=3)
         wanted = min(vocab_size - bytes_only.vocab_size, MAX_MERGES)
-        merges = counter.learn_merges(wanted, on_merge=lambda number: None)
+        merges = counter.learn_merges(wanted)
         tokenizer = cls(merges, special_tokens=special_tokens, pattern=pattern)
         if tokenizer.vocab_size < vocab_size:
             raise UserError(f"vocab_size {vocab_size} is more than this text can give: after {len(merges)} merges no pair is "
@@ -149,9 +147,11 @@ class Tokenizer:
 
         def count(texts: list[bytes]):
             counter = idle.get()
-            for text in texts:
-                self._count_pieces(counter, text, has_documents)
-            idle.put(counter)
+            try:
+                for text in texts:
+                    self._count_pieces(counter, text, has_documents)
+            finally:
+                idle.put(counter)
 
         def merge_counters() -> int:
             for counter in counters[1:]:
@@ -216,7 +216,7 @@ class Tokenizer:
 
     def encode_batch(self, texts: Sequence[str], num_threads: int | None = None) -> list[list[int]]:
         """Encodes each text as `encode` does, on `num_threads` threads (all cores unless given)."""
-        return list(map_blocks(self.encode, texts, num_threads or os.cpu_count() or 1))
+        return list(map_blocks(self.encode, texts, threads(num_threads)))
 
     def encode_to_numpy(self, text: str) -> np.ndarray:
         """Encodes text with no regard to special tokens into a uint16 array, uint32 above 65,536 tokens."""

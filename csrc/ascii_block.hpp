@@ -5,7 +5,7 @@
 
 #if defined(__SSE2__) || defined(_M_X64)
 #include <emmintrin.h>
-#elif defined(__aarch64__)
+#elif defined(__aarch64__) || defined(_M_ARM64)
 #include <arm_neon.h>
 #endif
 
@@ -38,7 +38,7 @@ struct Bytes16 {
     uint64_t upper_bits() const { return static_cast<uint32_t>(_mm_movemask_epi8(bytes)); }
 };
 
-#elif defined(__aarch64__)
+#elif defined(__aarch64__) || defined(_M_ARM64)
 
 struct Bytes16 {
     uint8x16_t bytes;

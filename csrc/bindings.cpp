@@ -1,11 +1,17 @@
 // The Python face of the C++ core: converts arguments, releases the GIL, keeps a cache of pieces per running thread.
-#include <pybind11/functional.h>
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <array>
 #include <memory>
 #include <mutex>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <tuple>
+#include <type_traits>
+#include <vector>
 
 #include "counter.hpp"
 #include "documents.hpp"
@@ -60,12 +66,11 @@ void add_text(PieceCounter& counter, const std::string& pattern_name, const py::
         for (const std::string_view stretch : split_at_tokens(document, special_tokens)) counter.add_text(pattern, stretch);
 }
 
-std::vector<Pair> learn(const PieceCounter& counter, size_t num_merges, const std::function<void(size_t)>& on_merge) {
+std::vector<Pair> learn(const PieceCounter& counter, size_t num_merges) {
     const py::gil_scoped_release unlocked;
-    return learn_merges(counter, num_merges, [&](size_t merges) {
+    return learn_merges(counter, num_merges, [] {
         const py::gil_scoped_acquire locked;
-        if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-        on_merge(merges);
+        if (PyErr_CheckSignals() != 0) throw py::error_already_set();  // Ctrl-C
     });
 }
 
@@ -83,9 +88,9 @@ public:
         return encoder.num_ids() <= 65536 ? work(uint16_t()) : work(uint32_t());
     }
 
-    // Encodes `text`; see Encoder::encode. Needs no GIL.
-    template <class Id>
-    Id* encode(Pattern pattern, std::string_view text, Id* out) {
+    // Returns work(cache) with a cache that no other thread uses meanwhile. Needs no GIL.
+    template <class Id, class Work>
+    Id* with_cache(Work&& work) {
         auto& idle = std::get<Caches<Id>>(idle_caches_);
         std::unique_ptr<PieceCache<Id>> cache;
         {
@@ -96,17 +101,26 @@ public:
             }
         }
         if (!cache) cache = std::make_unique<PieceCache<Id>>();
-        out = encoder.encode(pattern, text, *cache, out);
+        Id* const end = work(*cache);
         const std::lock_guard<std::mutex> lock(mutex_);
         idle.push_back(std::move(cache));
-        return out;
+        return end;
+    }
+
+    // Encodes `text`; see Encoder::encode. Needs no GIL.
+    template <class Id>
+    Id* encode(Pattern pattern, std::string_view text, Id* out) {
+        return with_cache<Id>([&](PieceCache<Id>& cache) { return encoder.encode(pattern, text, cache, out); });
     }
 
     // A list of ids: the ints are made once, for making one takes longer than encoding it.
     template <class Id>
     py::list to_list(const Id* ids, size_t size) {
-        if (ints_.empty())
-            for (size_t id = 0; id < encoder.num_ids(); ++id) ints_.push_back(py::int_(id));
+        if (ints_.empty()) {
+            std::vector<py::object> ints;
+            for (size_t id = 0; id < encoder.num_ids(); ++id) ints.push_back(py::int_(id));
+            ints_ = std::move(ints);
+        }
         py::list list(size);
         for (size_t i = 0; i < size; ++i)
             PyList_SET_ITEM(list.ptr(), static_cast<Py_ssize_t>(i), ints_[ids[i]].inc_ref().ptr());
@@ -193,17 +207,20 @@ py::tuple encode_documents(SharedEncoder& shared, const std::string& pattern_nam
     const std::string_view bytes = view(text);
     std::vector<int64_t> part_tokens, part_bytes;
     const auto encode_all = [&](auto* out) {
-        bool is_new = !continues;
-        for (const std::string_view document : split_documents(bytes)) {
-            if (is_new && document.empty()) continue;
-            auto* const part_begin = out;
-            if (is_new) *out++ = static_cast<std::decay_t<decltype(*out)>>(eot_id);
-            out = shared.encode(pattern, document, out);
-            part_tokens.push_back(out - part_begin);
-            part_bytes.push_back(static_cast<int64_t>(document.size()));
-            is_new = true;
-        }
-        return out;
+        using Id = std::decay_t<decltype(*out)>;
+        return shared.with_cache<Id>([&](PieceCache<Id>& cache) {
+            bool is_new = !continues;
+            for (const std::string_view document : split_documents(bytes)) {
+                if (is_new && document.empty()) continue;
+                Id* const part_begin = out;
+                if (is_new) *out++ = static_cast<Id>(eot_id);
+                out = shared.encoder.encode(pattern, document, cache, out);
+                part_tokens.push_back(out - part_begin);
+                part_bytes.push_back(static_cast<int64_t>(document.size()));
+                is_new = true;
+            }
+            return out;
+        });
     };
     py::array ids = shared.with_id_type([&](auto id) { return ids_array<decltype(id)>(bytes.size() + 1, encode_all); });
     return py::make_tuple(ids, part_tokens, part_bytes);
@@ -273,7 +290,7 @@ PYBIND11_MODULE(_bpe, m) {
              })
         .def("merge", &PieceCounter::merge, py::call_guard<py::gil_scoped_release>())
         .def("drop_rarest", &PieceCounter::drop_rarest, py::arg("limit"), py::call_guard<py::gil_scoped_release>())
-        .def("learn_merges", &learn, py::arg("num_merges"), py::arg("on_merge"))
+        .def("learn_merges", &learn, py::arg("num_merges"))
         .def_property_readonly("num_bytes", &PieceCounter::num_bytes);
 
     py::class_<SharedEncoder>(m, "Encoder")

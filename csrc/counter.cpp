@@ -1,7 +1,9 @@
 #include "counter.hpp"
 
 #include <algorithm>
+#include <cstring>
 #include <tuple>
+#include <utility>
 
 namespace alilama {
 

@@ -1,6 +1,7 @@
 // Counts how often each piece occurs in a text.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string_view>
 #include <vector>
@@ -27,7 +28,8 @@ public:
 
     size_t num_pieces() const { return num_pieces_; }
     size_t piece_bytes() const { return piece_bytes_; }
-    // What the pieces take in memory, now or when merges are learned from them.
+    // About what the pieces take in memory while merges are learned from them: two slots of the table each, and for every
+    // byte its cell, its piece's number and its places in the lists of pairs, with their spare room.
     size_t num_bytes() const { return kBytesPerPiece * num_pieces_ + kBytesPerByte * piece_bytes_; }
     // Drops the rarest pieces until `num_bytes()` is at most `limit`; among pieces of one count, those with the greater
     // hash. Returns how many. O(n log n) in the number of pieces.

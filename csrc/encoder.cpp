@@ -1,10 +1,12 @@
 #include "encoder.hpp"
 
 #include <algorithm>
+#include <cstring>
 #include <functional>
 #include <limits>
 #include <queue>
 #include <stdexcept>
+#include <utility>
 
 namespace alilama {
 
@@ -46,7 +48,8 @@ std::string Encoder::decode(const Id* ids, size_t size) const {
         if (token_size == 0)
             throw std::out_of_range("id " + std::to_string(ids[i]) + " at position " + std::to_string(i) +
                                     " is no token: ids go from 0 to " + std::to_string(num_ids() - 1));
-        if (text.size() - used < std::max(token_size, kCopied)) text.resize(text.size() + text.size() / 2 + token_size);
+        const size_t room = std::max(token_size, kCopied);
+        if (text.size() - used < room) text.resize(text.size() + text.size() / 2 + room);
         const char* const token = &bytes_[offsets_[id]];
         if (token_size <= kCopied) {
             std::memcpy(&text[used], token, kCopied);  // of a fixed size, so it is one instruction
@@ -136,14 +139,14 @@ template <class Id>
 Id* Encoder::encode(Pattern pattern, std::string_view text, PieceCache<Id>& cache, Id* out) const {
     using Short = typename PieceCache<Id>::Short;
     using Long = typename PieceCache<Id>::Long;
-    static_assert(sizeof(Short::ids) + sizeof(Short::num_tokens) <= kSlack * sizeof(Id));
+    static_assert(sizeof(Short::ids) <= kSlack * sizeof(Id));
     const auto remember = [](auto& entry, const PieceKey& key, const Id* ids, const Id* ids_end) {
         const auto num_tokens = static_cast<size_t>(ids_end - ids);
         entry.key = PieceKey();
         if (num_tokens > entry.kMaxTokens) return;
         entry.key = key;
         std::memcpy(entry.ids, ids, num_tokens * sizeof(Id));
-        entry.num_tokens = static_cast<Id>(num_tokens);
+        entry.ids[entry.kMaxTokens] = static_cast<Id>(num_tokens);
     };
     const auto* begin = reinterpret_cast<const uint8_t*>(text.data());
     for_each_piece(pattern, begin, begin + text.size(), [&](const uint8_t* p, size_t size) {
@@ -159,8 +162,8 @@ Id* Encoder::encode(Pattern pattern, std::string_view text, PieceCache<Id>& cach
                     return remember(*entry, key, ids, out);
                 }
             }
-            std::memcpy(out, entry->ids, sizeof(Short::ids) + sizeof(Short::num_tokens));
-            out += entry->num_tokens;
+            std::memcpy(out, entry->ids, sizeof(Short::ids));
+            out += entry->ids[Short::kMaxTokens];
             return;
         }
         if (size > Long::kMaxSize) {
@@ -170,8 +173,9 @@ Id* Encoder::encode(Pattern pattern, std::string_view text, PieceCache<Id>& cach
         const PieceKey key = long_key(p, size);
         Long& entry = cache.long_of(key);
         if (entry.key == key && std::memcmp(entry.bytes, p, size) == 0) {
-            std::memcpy(out, entry.ids, entry.num_tokens * sizeof(Id));
-            out += entry.num_tokens;
+            const size_t num_tokens = entry.ids[Long::kMaxTokens];
+            std::memcpy(out, entry.ids, num_tokens * sizeof(Id));
+            out += num_tokens;
             return;
         }
         out = encode_piece(piece, out);

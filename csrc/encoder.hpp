@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -19,19 +20,18 @@ namespace alilama {
 template <class Id>
 class PieceCache {
 public:
-    // A short piece with all its ids: half a cache line, so that a hit is one read and one copy of fixed size.
+    // A short piece with all its ids, and behind the last place their number: half a cache line, so that a hit is one read
+    // and one copy of fixed size.
     struct Short {
         static constexpr size_t kMaxTokens = 16 / sizeof(Id) - 1;
         PieceKey key;
-        Id ids[kMaxTokens];
-        Id num_tokens;
+        Id ids[kMaxTokens + 1];
     };
     struct Long {
         static constexpr size_t kMaxSize = 48, kMaxTokens = 64 / sizeof(Id) - 1;
         PieceKey key;
         uint8_t bytes[kMaxSize];
-        Id ids[kMaxTokens];
-        Id num_tokens;
+        Id ids[kMaxTokens + 1];
     };
 
     PieceCache() : shorts_(size_t{kWays} << kShortBits), longs_(size_t{1} << kLongBits) {}

@@ -3,6 +3,8 @@
 // a time for ASCII. Neither looks back behind the beginning of a piece, so the two can take turns.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <cstring>
 
 #include "bits.hpp"

@@ -3,6 +3,8 @@
 #include <limits>
 #include <queue>
 #include <stdexcept>
+#include <string_view>
+#include <utility>
 
 namespace alilama {
 namespace {
@@ -14,7 +16,7 @@ class MergeState {
 public:
     explicit MergeState(const PieceCounter& pieces);
 
-    std::vector<Pair> learn(size_t num_merges, const std::function<void(size_t)>& on_merge);
+    std::vector<Pair> learn(size_t num_merges, const std::function<void()>& on_progress);
 
 private:
     using Position = uint32_t;
@@ -115,7 +117,7 @@ void MergeState::merge(uint32_t entry, TokenId id) {
         if (entries_[i].count > 0) candidates_.push({entries_[i].count, entries_[i].pair, static_cast<uint32_t>(i)});
 }
 
-std::vector<Pair> MergeState::learn(size_t num_merges, const std::function<void(size_t)>& on_merge) {
+std::vector<Pair> MergeState::learn(size_t num_merges, const std::function<void()>& on_progress) {
     std::vector<Pair> merges;
     while (merges.size() < num_merges && !candidates_.empty()) {
         const Candidate best = candidates_.top();
@@ -125,7 +127,7 @@ std::vector<Pair> MergeState::learn(size_t num_merges, const std::function<void(
             if (count > 0) candidates_.push({count, best.pair, best.entry});
             continue;
         }
-        if (merges.size() % 256 == 0) on_merge(merges.size());
+        if (merges.size() % 256 == 0) on_progress();
         merges.push_back(best.pair);
         merge(best.entry, static_cast<TokenId>(256 + merges.size() - 1));
     }
@@ -134,8 +136,8 @@ std::vector<Pair> MergeState::learn(size_t num_merges, const std::function<void(
 
 }  // namespace
 
-std::vector<Pair> learn_merges(const PieceCounter& pieces, size_t num_merges, const std::function<void(size_t)>& on_merge) {
-    return MergeState(pieces).learn(num_merges, on_merge);
+std::vector<Pair> learn_merges(const PieceCounter& pieces, size_t num_merges, const std::function<void()>& on_progress) {
+    return MergeState(pieces).learn(num_merges, on_progress);
 }
 
 }  // namespace alilama

@@ -1,6 +1,7 @@
 #include "unicode.hpp"
 
 #include <algorithm>
+#include <cassert>
 
 namespace alilama {
 namespace {
@@ -29,7 +30,8 @@ ClassTable::ClassTable() {
                !std::equal(wanted, wanted + kBlockSize, cls.begin() + static_cast<std::ptrdiff_t>(known * kBlockSize)))
             ++known;
         if (known * kBlockSize == cls.size()) cls.insert(cls.end(), wanted, wanted + kBlockSize);
-        block[i] = static_cast<uint8_t>(known);  // 127 different blocks in Unicode 17
+        assert(known < 256);  // Unicode 17 has 212 different blocks
+        block[i] = static_cast<uint8_t>(known);
     }
 }
 

@@ -337,10 +337,10 @@ def test_invalid_utf_8_is_kept_byte_for_byte(pattern, tokenizer, tmp_path, monke
         assert tokenizer.decode_bytes(np.load(tmp_path / "out" / "val.npy")[1:]) == b"\xff\xfe\x00\x80abc\xf0\x9f"
 
 
-def test_progress_is_told_of_every_byte_of_text(tokenizer, text_file, text, tmp_path):
+def test_progress_is_told_of_every_byte_of_the_files(tokenizer, text_file, text, tmp_path):
     told = []
     write_token_files(tokenizer, find_sources(str(text_file)), tmp_path, val_fraction=0.1, on_bytes=told.append)
-    assert sum(told) == sum(map(len, split_documents(text.encode())))
+    assert sum(told) == len(text.encode())
 
 
 @pytest.mark.parametrize("exists", [True, False])
@@ -533,3 +533,36 @@ def test_a_text_smaller_than_one_window_is_refused():
     assert TrainingWindows(np.arange(9, dtype=np.uint16), 8, 1, 0).batch(0).tolist() == [list(range(9))]
     with pytest.raises(UserError, match=r"8 tokens.*max_seq_len"):
         TrainingWindows(np.arange(8, dtype=np.uint16), 8, 1, 0)
+
+
+@pytest.mark.parametrize("pattern", ["gpt4", r"\w+|\W"])
+@pytest.mark.parametrize("block_bytes", [16, 1 << 20])
+def test_files_and_blocks_of_separators_alone_are_passed_over(pattern, block_bytes, tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "BLOCK_BYTES", block_bytes)
+    tokenizer = Tokenizer([], pattern=pattern)
+    write_text(tmp_path, "a.txt", f"{EOT}\n" * 30)
+    write_text(tmp_path, "b.txt", f"{EOT}\n{EOT}\n" + f"\n{EOT}\n".join(f"Text {i}." for i in range(40)) + f"\n{EOT}\n" * 30)
+    meta = write_token_files(tokenizer, find_sources(str(tmp_path)), tmp_path / "tokens", val_fraction=0.1)
+    assert meta.documents == {"train": 36, "val": 4}
+
+
+def test_separators_alone_leave_nothing_to_hold_out(tokenizer, tmp_path):
+    write_text(tmp_path, "a.txt", f"{EOT}\n{EOT}\n")
+    with pytest.raises(UserError, match="leaves nothing for"):
+        write_token_files(tokenizer, find_sources(str(tmp_path)), tmp_path / "tokens", val_fraction=0.3)
+
+
+def test_text_without_a_place_to_cut_is_cut_with_a_warning_and_loses_nothing(tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "BLOCK_BYTES", 100)
+    monkeypatch.setattr(data, "MAX_UNCUT_BYTES", 1000)
+    path = write_text(tmp_path, "line.txt", "ab" * 3000)
+    with pytest.warns(UserWarning, match="without a place to cut"):
+        blocks = list(read_blocks([Source(path, 0, 6000)]))
+    assert b"".join(block.text for block in blocks) == b"ab" * 3000
+    assert max(len(block.text) for block in blocks) < 4000 and [block.continues for block in blocks][:2] == [False, True]
+
+
+@pytest.mark.parametrize("number", [0, -1])
+def test_fewer_than_one_thread_is_refused(number, tokenizer):
+    with pytest.raises(UserError, match=f"num_threads = {number}"):
+        tokenizer.encode_batch(["a"], num_threads=number)

@@ -44,9 +44,9 @@ def test_nats_are_those_of_the_logits(model, tokenizer, size, context):
 @pytest.mark.parametrize("size", [2, 3, 10, 11, 12, 100, 101, 102])
 @pytest.mark.parametrize("context", [1, 2, 10, 10_000])
 def test_windows_predict_every_id_but_the_first_once_from_the_one_before(size, context, batch_tokens, monkeypatch):
-    monkeypatch.setattr(evaluate_module, "BATCH_TOKENS", batch_tokens)
+    monkeypatch.setattr(evaluate_module, "BATCH_LOGITS", 7 * batch_tokens)
     predicted = []
-    for inputs, targets in windows(np.arange(size, dtype=np.uint16), context):
+    for inputs, targets in windows(np.arange(size, dtype=np.uint16), context, vocab_size=7):
         assert inputs.dtype == targets.dtype == torch.int64 and inputs.shape == targets.shape
         assert inputs.shape[1] <= context and (inputs.shape[0] == 1 or inputs.numel() <= batch_tokens)
         assert torch.equal(inputs + 1, targets)

@@ -126,7 +126,7 @@ def test_tokenize_data_makes_a_tokenizer_and_token_files_and_says_what_they_are(
 def test_train_leaves_a_model_that_learned_and_says_what_it_did(trained, tokens_dir):
     folder, result = trained
     assert result.returncode == 0, result.stderr
-    assert sorted(path.name for path in folder.iterdir() if path.name != "samples.txt") == [
+    assert sorted(path.name for path in folder.iterdir()) == [
         "config.json", "generation_config.json", "log.csv", "loss.png", "model.safetensors", "tokenizer.json",
         "tokenizer_config.json", "training_state.pt"]
     assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG")
@@ -324,6 +324,22 @@ def test_a_finished_model_is_not_touched_by_the_same_command(owl, train_refused)
     message = train_refused()
     assert "trained to its end (20 steps)" in message and "--init_from=" in message and "--model_name" in message
     assert files_of(owl) == before
+
+
+def test_other_token_files_of_the_same_tokenizer_are_another_run(train_here, train_refused, before_step, tokens_dir, tmp_path):
+    before_step(9, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    train_here()
+    shutil.copytree(tokens_dir, tmp_path / "shorter")
+    np.save(tmp_path / "shorter" / "train.npy", np.load(tokens_dir / "train.npy")[:-10])
+    meta = json.loads((tmp_path / "shorter" / "meta.json").read_text())
+    meta["tokens"]["train"] -= 10
+    (tmp_path / "shorter" / "meta.json").write_text(json.dumps(meta))
+    assert "holds a run with token files = " in train_refused(tokens_dir="shorter")
+
+
+def test_text_to_train_on_is_no_text_to_validate_on(refusal, text_file):
+    files = [f"--data_files={text_file}", f"--val_files={text_file}"]
+    assert "in val_files" in refusal("tokenize_data.py", *files, "--tokens_dir=t")
 
 
 @pytest.mark.parametrize("changed", [

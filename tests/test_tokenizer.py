@@ -1033,8 +1033,9 @@ def test_what_is_dropped_does_not_depend_on_the_number_of_threads(tmp_path, monk
 
 
 def test_text_without_any_place_to_cut_is_learned_from_in_parts(tmp_path, monkeypatch):
-    monkeypatch.setattr(alilama.tokenizer, "MAX_UNCUT_BYTES", 5000)
-    tok = train_small("ab" * 20_000, tmp_path, monkeypatch, vocab_size=260)
+    monkeypatch.setattr(alilama.data, "MAX_UNCUT_BYTES", 5000)
+    with pytest.warns(UserWarning, match="without a place to cut"):
+        tok = train_small("ab" * 20_000, tmp_path, monkeypatch, vocab_size=260)
     assert [tok.token_bytes(id) for id in (256, 257, 258)] == [b"ab", b"abab", b"abababab"]
 
 
@@ -1045,6 +1046,25 @@ def test_the_rarest_pieces_are_dropped_first_and_their_number_is_told():
     before = counter.num_bytes
     assert counter.drop_rarest(before) == 0
     assert counter.drop_rarest(before // 2) == 50 and counter.num_bytes <= before // 2
-    merges = counter.learn_merges(2000, on_merge=lambda number: None)
+    merges = counter.learn_merges(2000)
     tokens = [Tokenizer(merges).token_bytes(256 + i) for i in range(len(merges))]
     assert {token for token in tokens if len(token) == 8} == {b"piece%03d" % count for count in range(51, 101)}
+
+
+def test_an_error_while_counting_ends_the_training(monkeypatch):
+    def fails(self, *arguments):
+        raise MemoryError
+
+    monkeypatch.setattr(Tokenizer, "_count_pieces", fails)
+    with pytest.raises(MemoryError):
+        Tokenizer.train_from_iterator(["some text"] * 10, 300, num_threads=1)
+
+
+@pytest.mark.parametrize("expression, name", alilama.tokenizer.PATTERN_NAMES.items())
+def test_other_ways_to_write_a_pattern_cut_the_same(expression, name):
+    rng = random.Random(6)
+    for _ in range(3000):
+        parts = ["a", "S", "'s", "'LL", "'", " ", "  ", "\n", "\r\n", "\t", "12345", ".", "é", "ſ", "\u2028"]
+        text = "".join(rng.choices(parts, k=8))
+        pieces = [match[0].encode() for match in regex.finditer(expression, text)]
+        assert alilama._bpe.split_pieces(name, text.encode()) == pieces, text
