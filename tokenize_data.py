@@ -41,6 +41,9 @@ def main(argv: list[str]):
     if both := {source.path.resolve() for source in sources} & {source.path.resolve() for source in val_sources or []}:
         raise UserError(f"{min(both)} is in data_files and in val_files: what is trained on cannot show what was learned; "
                         "move it out of data_files")
+    if any(source.path.parent.resolve() == Path(config.tokens_dir).resolve() for source in sources):
+        raise UserError(f"tokens_dir = {config.tokens_dir!r} is where data_files are, so that the next run would learn from "
+                        "the token files; choose another folder")
     num_bytes = sum(source.stop for source in sources)
     num_val_bytes = sum(source.stop for source in val_sources or [])
     warnings.formatwarning = lambda message, *_: f"Note: {message}\n"

@@ -24,7 +24,7 @@ from alilama.evaluate import evaluate
 from alilama.generate import stream_text
 from alilama.model import Model, ModelConfig, choose_device
 from alilama.optim import learning_rate_at, make_optimizers
-from alilama.plots import plot_log, save_figure
+from alilama.plots import finite, plot_log, save_figure
 from alilama.tokenizer import Tokenizer
 
 LOG_COLUMNS = ["step", "tokens", "epoch", "train_loss", "val_loss", "val_bits_per_byte", "learning_rate", "tokens_per_s"]
@@ -104,8 +104,8 @@ def open_log(path: Path, step: int):
     """Opens log.csv for new rows behind those up to `step`; a row that was cut by a full disk is left out."""
     rows = []
     if path.exists() and step > 0:
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if None not in row.values() and int(row["step"]) <= step]
+        with open(path, newline="", encoding="utf-8", errors="replace") as file:
+            rows = [row for row in csv.DictReader(file) if None not in row.values() and int(finite(row["step"]) or 0) <= step]
     kept = io.StringIO(newline="")
     csv.DictWriter(kept, LOG_COLUMNS).writeheader()
     csv.DictWriter(kept, LOG_COLUMNS).writerows(rows)
@@ -149,13 +149,19 @@ def main(argv: list[str]):
     # Where an earlier run stopped
     step, best_loss, losses = 0, float("inf"), []  # losses: of the steps since the last row in the log
     state = load_state(folder)
-    if state is not None:
+    if state is not None and state["step"] == 0:  # nothing is lost by beginning again, maybe with other settings
+        state = None
+    elif state is not None:
         check_same_run(state, config, tokenizer.sha256, data)
         step, best_loss, losses = state["step"], state["best_loss"], state["losses"]
-        model.load_state_dict(state["model"])
-        for optimizer, values in zip(optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(values)
-        scaler.load_state_dict(state["scaler"])
+        try:
+            model.load_state_dict(state["model"])
+            for optimizer, values in zip(optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(values)
+            scaler.load_state_dict(state["scaler"])
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            reason = str(error).partition("\n")[0]
+            raise UserError(f"{folder / 'training_state.pt'} is damaged ({reason}); delete {folder} and train again") from None
     elif (folder / "model.safetensors").exists():
         raise UserError(f"{folder} holds a model without a training state, which would be overwritten; choose another "
                         "--model_name")

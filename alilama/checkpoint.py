@@ -6,6 +6,7 @@
 model.safetensors is the model that was best on the validation tokens; training_state.pt is where the run goes on.
 """
 
+import io
 import json
 import os
 import pickle
@@ -16,6 +17,7 @@ import safetensors
 import torch
 from safetensors.torch import save
 
+from alilama.config import MAX_SIZE
 from alilama.data import replacing, write_json
 from alilama.errors import UserError
 from alilama.model import Model, ModelConfig
@@ -84,12 +86,13 @@ def load_shape(folder: Path) -> ModelConfig:
             vocab_size=content["vocab_size"], d_model=content["d_model"], blocks=content["n_layers"],
             num_heads=content["n_heads"], hidden_dim=content["hidden_dim"], max_seq_len=content["trained_seq_len"],
             dropout=content["resid_pdrop"])
-    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:  # Unicode and JSON errors are ValueErrors
         raise UserError(f"{path} is damaged or of another kind of model ({type(error).__name__}: {error}); "
                         "expected one that train.py wrote") from None
     shape = [config.vocab_size, config.d_model, config.blocks, config.num_heads, config.hidden_dim, config.max_seq_len]
-    is_possible = all(isinstance(size, int) and size > 0 for size in shape) and config.d_model % config.num_heads == 0
-    if not is_possible or not isinstance(config.dropout, int | float) or not 0 <= config.dropout < 1:
+    is_possible = all(isinstance(size, int) and 0 < size < MAX_SIZE for size in shape)
+    is_possible = is_possible and isinstance(config.dropout, int | float) and 0 <= config.dropout < 1
+    if not is_possible or config.d_model % config.num_heads:
         raise UserError(f"{path} describes no possible model: {config}")
     return config
 
@@ -111,8 +114,13 @@ def load_model(folder: str | os.PathLike, device: str | torch.device = "cpu") ->
             weights = {name.removeprefix(PREFIX): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, safetensors.SafetensorError) as error:
         raise UserError(f"{path} is missing or damaged ({error}); train the model again") from None
+    if len(weights) != 2 + 6 * config.blocks:
+        raise UserError(f"{path} does not hold the {config.blocks} blocks that config.json describes; they are not of one "
+                        "model")
     with torch.device("meta"):
         expected = Model(config).state_dict()
+    if not all(weight.is_floating_point() and weight.isfinite().all() for weight in weights.values()):
+        raise UserError(f"{path} is damaged: it holds weights that are no finite numbers; train the model again")
     found = {name: weight.shape for name, weight in weights.items()}
     if found != {name: weight.shape for name, weight in expected.items()}:
         raise UserError(f"{path} does not hold the weights that config.json describes; they are not of one model")
@@ -123,8 +131,10 @@ def load_model(folder: str | os.PathLike, device: str | torch.device = "cpu") ->
 
 def save_state(folder: Path, state: dict):
     """Writes training_state.pt: tensors and plain values under STATE_KEYS, all that a run needs to go on."""
+    content = io.BytesIO()
+    torch.save(state, content)  # not into the file, for torch hides what a full disk says
     with replacing(folder / "training_state.pt") as file:
-        torch.save(state, file)
+        file.write(content.getbuffer())
 
 
 def load_state(folder: Path) -> dict | None:

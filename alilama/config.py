@@ -13,6 +13,7 @@ from types import NoneType
 from alilama.errors import ArgumentParser, UserError
 
 OPTIMIZERS = ("adamw", "muon")
+MAX_SIZE = 1 << 24  # of anything in a model or batch: more is a slip of the hand
 PRECISIONS = ("auto", "bf16", "fp16", "fp32")
 
 
@@ -62,6 +63,11 @@ class Config:
                      "learning_rate", "grad_clip", "log_interval", "eval_interval", "eval_tokens"):
             value = getattr(self, name)
             self._check(name, value is None or 0 < value < math.inf, "a number above 0")
+        for name in ("d_model", "blocks", "num_heads", "hidden_dim", "max_seq_len", "batch_size"):
+            self._check(name, (getattr(self, name) or 0) < MAX_SIZE, f"a number below {MAX_SIZE:,}")
+        self._check("epochs", self.epochs < 1e9, "a number below 1e9")
+        self._check("train_tokens", (self.train_tokens or 0) < 2**60, "a number below 2**60")
+        self._check("val_fraction", self.val_fraction == 0 or self.val_fraction > 1e-9, "0 or above 1e-9")
         for name in ("val_fraction", "dropout", "warmup", "beta1", "beta2"):
             self._check(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
         for name, allowed in (("optimizer", OPTIMIZERS), ("precision", PRECISIONS)):

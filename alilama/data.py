@@ -6,6 +6,7 @@ Text files are read in blocks, so that a corpus of any size passes through bound
 
 import glob
 import json
+import operator
 import os
 import re
 import warnings
@@ -34,7 +35,12 @@ SEPARATORS_AT_END = re.compile(rb"(?:(?:\A|\r?\n)<\|endoftext\|>)+(?:\r?\n)?\Z")
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Opens a file beside `path` that takes its place when the `with` block ends, and is removed if that fails."""
+    """Opens a file beside `path` that takes its place when the `with` block ends, and is removed if that fails.
+
+    Raises UserError where `path` is something other than a file.
+    """
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is no ordinary file, and a file is to be written there; choose another place")
     part = Path(f"{path}.part")
     try:
         with open(part, "wb") as file:
@@ -70,13 +76,14 @@ class Block(NamedTuple):
     continues: bool
 
 
-def find_sources(data_files: str | Iterable[str], setting: str = "data_files") -> list[Source]:
+def find_sources(data_files: str | os.PathLike | Iterable[str | os.PathLike], setting: str = "data_files") -> list[Source]:
     """Returns the non-empty text files that `data_files` names: files, folders (all files below) and glob patterns.
 
     Hidden files and folders and unfinished downloads (*.part) in folders are passed over. Raises UserError, naming
     `setting`, where a name leads to no file or all files are empty.
     """
-    names = [data_files] if isinstance(data_files, str) else list(data_files)
+    names = [data_files] if isinstance(data_files, str | os.PathLike) else list(data_files)
+    names = [os.fspath(name) for name in names]
     if not all(names) or not names:
         raise UserError(f"{setting} = {data_files!r} names no file; give text files, folders or patterns")
     paths = []
@@ -298,10 +305,10 @@ def load_token_files(folder: Path, tokenizer: "Tokenizer") -> TokenFiles:
     remedy = "run tokenize_data.py again"
     try:
         meta = TokenMeta(**json.loads((folder / "meta.json").read_text(encoding="utf-8")))
-        sha256, num_tokens = str(meta.tokenizer_sha256), {split: int(meta.tokens[split]) for split in SPLITS}
+        sha256, num_tokens = str(meta.tokenizer_sha256), {split: operator.index(meta.tokens[split]) for split in SPLITS}
     except FileNotFoundError:
         raise UserError(f"{folder / 'meta.json'} is missing: there are no complete token files; {remedy}") from None
-    except (ValueError, TypeError, KeyError) as error:  # Unicode and JSON errors are ValueErrors
+    except (ValueError, TypeError, KeyError, RecursionError) as error:  # Unicode and JSON errors are ValueErrors
         raise UserError(f"{folder / 'meta.json'} is damaged ({error}); {remedy}") from None
     if sha256 != tokenizer.sha256:
         raise UserError(f"the token files in {folder} were made by another tokenizer (SHA-256 {sha256[:12]}, "
@@ -311,7 +318,7 @@ def load_token_files(folder: Path, tokenizer: "Tokenizer") -> TokenFiles:
         path = folder / f"{split}.npy"
         try:
             ids = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+        except Exception as error:  # NumPy raises what it comes across in a damaged header
             raise UserError(f"{path} is missing or damaged ({error}); {remedy}") from None
         if not isinstance(ids, np.ndarray):
             raise UserError(f"{path} is an archive of arrays, not one array; {remedy}")

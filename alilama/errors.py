@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -32,6 +33,8 @@ def is_out_of_memory(error: Exception) -> bool:
 @contextmanager
 def one_line_errors() -> Iterator[None]:
     """Ends the script with one line for a user's mistake, a file or memory that is not to be had, and Ctrl-C."""
+    if sys.stderr is None:  # it was closed, and progress bars write there
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115, open as long as the process
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal may lack a character

@@ -101,7 +101,7 @@ def main(argv: list[str]):
     for context in contexts:
         with tqdm(total=len(ids) - 1, desc=f"context {context}", unit="tok", leave=False, unit_scale=True) as bar:
             score = evaluate(model, tokenizer, ids, context, bar.update)
-        print(f"{context:>8} {score.loss:>18.4f} {math.exp(score.loss):>11.2f} {score.bits_per_byte:>14.4f}")
+        print(f"{context:>8} {score.loss:>18.4f} {math.exp(min(score.loss, 700)):>11.2f} {score.bits_per_byte:>14.4f}")
 
 
 if __name__ == "__main__":

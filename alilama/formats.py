@@ -45,7 +45,8 @@ def to_hugging_face(vocabulary: Vocabulary, special_tokens: dict[str, int], patt
     special_ids = set(special_tokens.values())
     names = {id: byte_level_name(token) for id, token in enumerate(vocabulary.tokens) if token and id not in special_ids}
     if len({*names.values(), *special_tokens}) < len(names) + len(special_tokens):
-        raise UserError("two tokens have the same bytes, which tokenizer.json cannot express")
+        raise UserError("two tokens have the same bytes, or a special token is what another one is called in tokenizer.json, "
+                        "which cannot express that")
     added = [{"id": id, "content": token, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
               "special": True} for token, id in special_tokens.items()]
     split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
@@ -75,9 +76,9 @@ def from_hugging_face(content: object) -> tuple[Vocabulary, dict[str, int], str]
         pattern = read_pattern(content["pre_tokenizer"])
         pairs = [tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) for merge in merges]
         ids = [*vocab.values(), *special_tokens.values()]
-        if not all(isinstance(id, int) and 0 <= id < 1 << 24 for id in ids) or not all(
+        if not all(isinstance(id, int) and 0 <= id < 2 * len(ids) + 1000 for id in ids) or not all(
                 isinstance(token, str) and token for token in special_tokens):
-            raise UserError("an id is no whole number from 0 to 16,777,215, or a special token no string")
+            raise UserError(f"an id is no whole number that {len(ids)} tokens may have, or a special token no string")
         if len(special_tokens) < len(added):
             raise UserError("a special token stands in it twice")
         return _make_vocabulary(vocab, pairs, special_tokens, bool(model.get("ignore_merges"))), special_tokens, pattern

@@ -10,17 +10,25 @@ from alilama.data import replacing
 
 
 def read_log(path: Path) -> list[dict[str, float]]:
-    """Returns the rows of a log.csv; a cell that is empty or not finite there is missing here."""
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = [{name: float(cell) for name, cell in row.items() if cell} for row in csv.DictReader(file)]
-    return [{name: value for name, value in row.items() if math.isfinite(value)} for row in rows]
+    """Returns the rows of a log.csv; a cell that is no finite number is missing here."""
+    with open(path, newline="", encoding="utf-8", errors="replace") as file:
+        return [{name: number for name, cell in row.items() if (number := finite(cell)) is not None}
+                for row in csv.DictReader(file)]
+
+
+def finite(cell: str | None) -> float | None:
+    """Returns the number in a cell, None if there is none or it is not finite."""
+    try:
+        return number if math.isfinite(number := float(cell or "")) else None
+    except (ValueError, TypeError):
+        return None
 
 
 def plot_log(log: Path) -> Figure:
     """Draws a training log: train and validation loss over the tokens seen, with bits per byte on the right."""
     rows = read_log(log)
-    trained = [row for row in rows if "train_loss" in row]
-    validated = [row for row in rows if "val_loss" in row]
+    trained = [row for row in rows if row.keys() >= {"tokens", "train_loss"}]
+    validated = [row for row in rows if row.keys() >= {"tokens", "val_loss", "val_bits_per_byte"}]
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     axes.plot([row["tokens"] / 1e6 for row in trained], [row["train_loss"] for row in trained], color="tab:blue", alpha=0.7,
@@ -39,7 +47,7 @@ def plot_log(log: Path) -> Figure:
         right = axes.secondary_yaxis("right", functions=(lambda nats: nats * bits_per_byte_of_nats,
                                                          lambda bits: bits / bits_per_byte_of_nats))
         right.set_ylabel("bits per byte")
-    axes.set_title(title, fontsize=11)
+    axes.set_title(title.encode(errors="replace").decode(), fontsize=11, parse_math=False)
     axes.legend()
     return figure
 

@@ -34,7 +34,7 @@ MAX_PIECES_BYTES = 1 << 30
 # Blocks between two looks at that, so that the result does not depend on the number of threads; no more threads are of use.
 SEGMENT_BLOCKS = 32
 MAX_MERGES = 1 << 31
-MAX_TOKEN_BYTES = 16 << 20  # so that a few lines of merges cannot fill the memory
+MAX_TOKEN_BYTES = 256 << 20  # of all tokens together, so that a few lines of merges cannot fill the memory
 
 # The patterns that the C++ core cuts by itself.
 PATTERNS = {
@@ -59,13 +59,14 @@ class Tokenizer:
     def __init__(self, merges: Sequence[tuple[int, int]], *, special_tokens: Sequence[str] = (END_OF_TEXT,),
                  pattern: str = "gpt4"):
         check_special_tokens(special_tokens)
-        tokens = [bytes([byte]) for byte in range(256)]
+        tokens, num_bytes = [bytes([byte]) for byte in range(256)], 0
         for i, (left, right) in enumerate(merges):
             if not (0 <= left < len(tokens) and 0 <= right < len(tokens)):
                 raise UserError(f"merge {i} joins ids {left} and {right}, but only ids below {len(tokens)} are made before it")
             tokens.append(tokens[left] + tokens[right])
-            if len(tokens[-1]) > MAX_TOKEN_BYTES:
-                raise UserError(f"merge {i} makes a token of {len(tokens[-1])} bytes; at most {MAX_TOKEN_BYTES} are possible")
+            num_bytes += len(tokens[-1])
+            if num_bytes > MAX_TOKEN_BYTES:
+                raise UserError(f"the tokens up to merge {i} take {num_bytes:,} bytes; at most {MAX_TOKEN_BYTES:,} can be held")
         numbered = [(left, right, 256 + i) for i, (left, right) in enumerate(merges)]
         special = {token: len(tokens) + i for i, token in enumerate(special_tokens)}
         tokens += [token.encode() for token in special_tokens]
@@ -77,6 +78,9 @@ class Tokenizer:
         tokenizer = cls.__new__(cls)
         tokenizer._set_up(vocabulary, special_tokens, pattern)
         return tokenizer
+
+    def __reduce__(self) -> tuple:
+        return Tokenizer._of, (self._vocabulary, self.special_tokens, self.pattern)
 
     def _set_up(self, vocabulary: Vocabulary, special_tokens: dict[str, int], pattern: str):
         self.pattern = PATTERN_NAMES.get(pattern, pattern)
@@ -388,12 +392,16 @@ def any_of(tokens: Collection[str]) -> re.Pattern:
 def compile_pattern(pattern: str) -> regex.Pattern:
     """Compiles a pattern that cuts text into pieces. Raises UserError where it is no regular expression."""
     try:
-        return regex.compile(pattern)
-    except regex.error as error:
-        raise UserError(f"pattern {pattern!r} is neither gpt4 nor gpt2 nor a regular expression: {error}") from None
+        compiled = regex.compile(pattern)
+    except (regex.error, RecursionError) as error:
+        raise UserError(f"pattern {pattern[:100]!r} is neither gpt4 nor gpt2 nor a regular expression: {error}") from None
+    if compiled.flags & regex.REVERSE:
+        raise UserError(f"pattern {pattern[:100]!r} searches backwards, (?r), and text is cut from its beginning; leave it out")
+    return compiled
 
 
 def check_special_tokens(tokens: Sequence[str]):
     """Raises UserError unless the tokens are different, not empty, and <|endoftext|> is one of them."""
-    if END_OF_TEXT not in tokens or "" in tokens or len(set(tokens)) < len(tokens):
+    is_text = all(isinstance(token, str) and token and token == token.encode(errors="replace").decode() for token in tokens)
+    if END_OF_TEXT not in tokens or not is_text or len(set(tokens)) < len(tokens):
         raise UserError(f"special_tokens {list(tokens)}: expected different strings, none empty, {END_OF_TEXT!r} among them")

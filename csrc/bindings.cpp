@@ -5,7 +5,6 @@
 
 #include <array>
 #include <memory>
-#include <mutex>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -75,7 +74,8 @@ std::vector<Pair> learn(const PieceCounter& counter, size_t num_merges) {
 }
 
 // An encoder whose ids have 16 or 32 bits, whatever they need, with the caches of pieces that its calls lend each other,
-// one for each call that runs at a time, and with an int for every id.
+// one for each call that runs at a time, and with an int for every id. The GIL guards both; a mutex would be held for ever
+// in a forked child.
 class SharedEncoder {
 public:
     explicit SharedEncoder(const Vocabulary& vocabulary) : encoder(vocabulary) {}
@@ -88,26 +88,27 @@ public:
         return encoder.num_ids() <= 65536 ? work(uint16_t()) : work(uint32_t());
     }
 
-    // Returns work(cache) with a cache that no other thread uses meanwhile. Needs no GIL.
+    // Returns work(cache), run without the GIL, with a cache that no other call uses meanwhile. Needs the GIL.
     template <class Id, class Work>
     Id* with_cache(Work&& work) {
         auto& idle = std::get<Caches<Id>>(idle_caches_);
         std::unique_ptr<PieceCache<Id>> cache;
-        {
-            const std::lock_guard<std::mutex> lock(mutex_);
-            if (!idle.empty()) {
-                cache = std::move(idle.back());
-                idle.pop_back();
-            }
+        if (idle.empty()) {
+            cache = std::make_unique<PieceCache<Id>>();
+        } else {
+            cache = std::move(idle.back());
+            idle.pop_back();
         }
-        if (!cache) cache = std::make_unique<PieceCache<Id>>();
-        Id* const end = work(*cache);
-        const std::lock_guard<std::mutex> lock(mutex_);
+        Id* end = nullptr;
+        {
+            const py::gil_scoped_release unlocked;
+            end = work(*cache);
+        }
         idle.push_back(std::move(cache));
         return end;
     }
 
-    // Encodes `text`; see Encoder::encode. Needs no GIL.
+    // Encodes `text`; see Encoder::encode.
     template <class Id>
     Id* encode(Pattern pattern, std::string_view text, Id* out) {
         return with_cache<Id>([&](PieceCache<Id>& cache) { return encoder.encode(pattern, text, cache, out); });
@@ -131,7 +132,6 @@ private:
     template <class Id>
     using Caches = std::vector<std::unique_ptr<PieceCache<Id>>>;
 
-    std::mutex mutex_;
     std::tuple<Caches<uint16_t>, Caches<uint32_t>> idle_caches_;
     std::vector<py::object> ints_;
 };
@@ -153,25 +153,17 @@ py::object encode_to_list(SharedEncoder& shared, const std::string& pattern_name
     return shared.with_id_type([&](auto id) -> py::object {
         using Id = decltype(id);
         const std::unique_ptr<Id[]> ids(new Id[bytes.size() + Encoder::kSlack]);
-        Id* end = nullptr;
-        {
-            const py::gil_scoped_release unlocked;
-            end = shared.encode(pattern, bytes, ids.get());
-        }
+        const Id* const end = shared.encode(pattern, bytes, ids.get());
         return shared.to_list(ids.get(), static_cast<size_t>(end - ids.get()));
     });
 }
 
-// An array of the ids that `write(begin)`, called without the GIL, writes; it returns their end. There are at most `size`.
+// An array of the ids that `write(begin)` writes; it returns their end. There are at most `size`.
 template <class Id, class Write>
 py::array ids_array(size_t size, Write&& write) {
     py::array_t<Id> ids(static_cast<py::ssize_t>(size + Encoder::kSlack));
     Id* const begin = ids.mutable_data();
-    Id* end = nullptr;
-    {
-        const py::gil_scoped_release unlocked;
-        end = write(begin);
-    }
+    const Id* const end = write(begin);
     ids.resize({end - begin});
     return std::move(ids);
 }
@@ -193,6 +185,7 @@ py::array encode_pieces(SharedEncoder& shared, const std::vector<py::bytes>& pie
     }
     return shared.with_id_type([&](auto id) {
         return ids_array<decltype(id)>(size, [&](auto* out) {
+            const py::gil_scoped_release unlocked;
             for (const std::string_view piece : views) out = shared.encoder.encode_piece(piece, out);
             return out;
         });
@@ -242,20 +235,20 @@ std::string decode(const SharedEncoder& shared, const py::object& ids) {
     if (is_array_of<uint16_t>(ids)) return decode_array<uint16_t>(shared.encoder, ids);
     if (is_array_of<uint32_t>(ids)) return decode_array<uint32_t>(shared.encoder, ids);
     if (is_array_of<int64_t>(ids)) return decode_array<int64_t>(shared.encoder, ids);
-    const auto items = py::reinterpret_steal<py::object>(PySequence_Fast(ids.ptr(), "ids are no sequence of ints"));
+    const auto items = py::reinterpret_steal<py::tuple>(PySequence_Tuple(ids.ptr()));  // which nobody changes meanwhile
     if (!items) throw py::error_already_set();
-    const auto size = static_cast<size_t>(PySequence_Fast_GET_SIZE(items.ptr()));
-    PyObject** const item = PySequence_Fast_ITEMS(items.ptr());
-    std::vector<int64_t> values(size);
-    for (size_t i = 0; i < size; ++i) {
-        values[i] = PyLong_AsLongLong(item[i]);
-        if (values[i] == -1 && PyErr_Occurred()) {
-            PyErr_Clear();
-            throw std::out_of_range("id " + std::string(py::repr(item[i])) + " at position " + std::to_string(i) +
-                                    " is no token: ids go from 0 to " + std::to_string(shared.encoder.num_ids() - 1));
-        }
+    std::vector<int64_t> values(items.size());
+    for (size_t i = 0; i < values.size(); ++i) {
+        PyObject* const item = PyTuple_GET_ITEM(items.ptr(), static_cast<Py_ssize_t>(i));
+        values[i] = PyLong_AsLongLong(item);
+        if (values[i] != -1 || !PyErr_Occurred()) continue;
+        if (!PyErr_ExceptionMatches(PyExc_TypeError) && !PyErr_ExceptionMatches(PyExc_OverflowError))
+            throw py::error_already_set();
+        PyErr_Clear();
+        throw std::out_of_range("id " + std::string(py::repr(item)).substr(0, 40) + " at position " + std::to_string(i) +
+                                " is no token: ids go from 0 to " + std::to_string(shared.encoder.num_ids() - 1));
     }
-    return shared.encoder.decode(values.data(), size);
+    return shared.encoder.decode(values.data(), values.size());
 }
 
 py::bytes decode_to_bytes(const SharedEncoder& shared, const py::object& ids) { return py::bytes(decode(shared, ids)); }

@@ -228,3 +228,19 @@ def test_weights_are_read_with_safetensors_and_states_with_weights_only(folder, 
     save_state(folder, STATE)
     load_state(folder)
     assert [options["weights_only"] for options in calls] == [True]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(value, folder):
+    weights = load_file(folder / "model.safetensors")
+    next(iter(weights.values())).view(-1)[3] = value
+    save_file(weights, folder / "model.safetensors")
+    with pytest.raises(UserError, match="no finite numbers"):
+        load_model(folder)
+
+
+def test_a_config_of_another_number_of_blocks_is_refused_before_anything_is_built(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"n_layers": 2_000_000}))
+    with pytest.raises(UserError, match="2000000 blocks"):
+        load_model(folder)

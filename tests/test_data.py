@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 import random
 import re
 import signal
@@ -566,3 +567,10 @@ def test_text_without_a_place_to_cut_is_cut_with_a_warning_and_loses_nothing(tok
 def test_fewer_than_one_thread_is_refused(number, tokenizer):
     with pytest.raises(UserError, match=f"num_threads = {number}"):
         tokenizer.encode_batch(["a"], num_threads=number)
+
+
+def test_what_is_no_ordinary_file_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="no ordinary file"), data.replacing(tmp_path / "pipe"):
+        pass
+    assert (tmp_path / "pipe").is_fifo()

@@ -73,3 +73,12 @@ def test_a_picture_that_cannot_be_written_leaves_the_old_one_and_no_half_of_the_
         save_figure(plot_log(log), picture)
     assert picture.read_bytes() == b"old"
     assert sorted(path.name for path in log.parent.iterdir()) == ["log.csv", "loss.png"]
+
+
+@pytest.mark.parametrize("name", ["$^$", "a_b", "\udcff"])
+def test_any_name_of_a_model_can_be_drawn(name, tmp_path):
+    (tmp_path / name).mkdir()
+    log = tmp_path / name / "log.csv"
+    log.write_text("step,tokens,train_loss,val_loss,val_bits_per_byte\n1,10,2.5,0.0,0.0\n2,20,2.0,1.0,0.5\n3,x,nan,\xff,\n")
+    save_figure(plot_log(log), tmp_path / "loss.png")
+    assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")

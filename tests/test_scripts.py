@@ -576,3 +576,27 @@ def test_without_a_compiler_training_says_so_and_goes_on_as_if_it_had_not_tried(
     said = [line for line in capsys.readouterr().out.splitlines() if "compiler" in line]
     assert len(said) == 1 and "no C++ compiler found" in said[0] and "--compile_model=False" in said[0]
     assert read_log(tmp_path / "models" / "owl") == read_log(trained[0])
+
+
+def test_a_run_that_has_not_made_a_step_may_begin_again_with_other_settings(train_here, before_step, tmp_path, monkeypatch):
+    def fails():
+        raise MemoryError
+
+    before_step(0, fails)
+    with pytest.raises((SystemExit, MemoryError)):
+        train_here(max_seq_len=32)
+    monkeypatch.undo()
+    train_here(max_seq_len=24)
+    assert len(read_log(tmp_path / "models" / "owl")) > 0
+
+
+@pytest.mark.parametrize("damage", [{"model": {}}, {"optimizers": []}, {"optimizers": [5]}])
+def test_a_training_state_with_damaged_parts_is_refused(damage, owl, train_refused):
+    state = torch.load(owl / "training_state.pt", weights_only=True)
+    torch.save(state | {"step": 5} | damage, owl / "training_state.pt")
+    assert "training_state.pt is damaged" in train_refused()
+
+
+def test_token_files_do_not_go_where_the_text_is(refusal, text_file):
+    message = refusal("tokenize_data.py", f"--data_files={text_file}", f"--tokens_dir={text_file.parent}")
+    assert "tokens_dir" in message and "choose another folder" in message

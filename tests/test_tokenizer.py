@@ -1,7 +1,10 @@
 """The tokenizer against a naive BPE, the `regex` package, rustbpe, tiktoken, tokenizers and transformers."""
 
+import copy
 import itertools
 import json
+import os
+import pickle
 import random
 import re
 import string
@@ -1068,3 +1071,68 @@ def test_other_ways_to_write_a_pattern_cut_the_same(expression, name):
         text = "".join(rng.choices(parts, k=8))
         pieces = [match[0].encode() for match in regex.finditer(expression, text)]
         assert alilama._bpe.split_pieces(name, text.encode()) == pieces, text
+
+
+class ClearsItsList:
+    """An id that changes the list it is in while it is read."""
+
+    def __init__(self, ids):
+        self.ids = ids
+
+    def __index__(self):
+        self.ids.clear()
+        return 97
+
+
+def test_ids_that_change_while_they_are_decoded_do_no_harm():
+    ids = []
+    ids += [ClearsItsList(ids), *range(97, 123)] * 1000
+    assert Tokenizer([]).decode_bytes(ids) == (b"a" + bytes(range(97, 123))) * 1000
+
+
+def test_an_error_of_an_id_itself_is_not_hidden():
+    class Interrupted:
+        def __index__(self):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Tokenizer([]).decode([97, Interrupted()])
+
+
+def test_a_tokenizer_is_pickled_and_copied(tmp_path):
+    for tok in (Tokenizer([(97, 98)], special_tokens=(EOT, "[X]"), pattern="gpt2"), Tokenizer([], pattern=r"\w+")):
+        for again in (pickle.loads(pickle.dumps(tok)), copy.deepcopy(tok)):
+            assert again.sha256 == tok.sha256 and again.encode_ordinary("ab abc") == tok.encode_ordinary("ab abc")
+
+
+def test_a_forked_child_encodes_while_threads_of_its_parent_do():
+    tok = Tokenizer([(97, 98)])
+    with ThreadPoolExecutor(3) as pool:
+        busy = [pool.submit(lambda: [tok.encode_to_numpy("a b " * 5) for _ in range(20_000)]) for _ in range(3)]
+        for _ in range(20):
+            child = os.fork()
+            if child == 0:
+                os._exit(0 if tok.encode_ordinary("ab") == [256] else 1)
+            assert os.waitpid(child, 0)[1] == 0
+        for work in busy:
+            work.result()
+
+
+@pytest.mark.parametrize("pattern, words", [(r"(?r)\w+", "backwards"), ("(" * 5000, "regular expression"), ("(", "regular")])
+def test_patterns_that_cannot_cut_are_refused(pattern, words):
+    refused(lambda: Tokenizer([], pattern=pattern), words)
+
+
+def test_merges_that_would_fill_the_memory_are_refused():
+    doubling = [(97, 97), *((256 + i, 256 + i) for i in range(40))]
+    refused(lambda: Tokenizer(doubling), "bytes; at most")
+
+
+@pytest.mark.parametrize("special_tokens", [(EOT, 5), (EOT, "\ud800"), (EOT, ""), (EOT, EOT), ("[X]",)])
+def test_special_tokens_that_are_no_text_are_refused(special_tokens):
+    refused(lambda: Tokenizer([], special_tokens=special_tokens), "special_tokens")
+
+
+def test_a_file_named_by_a_path_is_learned_from(tmp_path):
+    (tmp_path / "a.txt").write_text("ab ab ab", encoding="utf-8")
+    assert Tokenizer.train(tmp_path / "a.txt", 258).merges == [(97, 98)]
