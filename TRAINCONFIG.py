@@ -21,13 +21,14 @@ dropout = 0.0  # share of activations dropped in training; 0.1 helps when a smal
 epochs = 3.0  # how many times the training text is read
 train_tokens = None  # train on this many tokens instead of epochs, e.g. 22e6
 batch_size = 64  # windows of max_seq_len tokens in a step
-learning_rate = 5e-3  # at its peak
+learning_rate = 1e-2  # at its peak; wider models want less, and adamw half of it
 warmup = 0.02  # share of the steps in which the learning rate rises; then it falls to zero along a cosine
 weight_decay = 0.1  # pulls the matrices towards zero
 beta1 = 0.9  # memory of the mean gradient in AdamW
 beta2 = 0.95  # memory of the squared gradient in AdamW
 grad_clip = 1.0  # longest gradient that is taken as it is
-optimizer = "adamw"  # adamw, or muon: Muon on the blocks' matrices and AdamW on the rest
+# On the demo stories muon reached 0.39 bits per byte after 2.6 million tokens, adamw (at 5e-3) 0.51 after 5.2 million.
+optimizer = "muon"  # adamw, or muon: Muon on the blocks' matrices and AdamW on the rest
 precision = "auto"  # bf16, fp16 or fp32; auto takes bf16 or fp16 on a CUDA GPU, whichever it has, and fp32 elsewhere
 compile_model = True  # compile the model with torch.compile: a wait at the start, then faster steps
 seed = 1  # of the initial weights, the order of the data, dropout and samples

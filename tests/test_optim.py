@@ -59,7 +59,7 @@ def test_the_first_step_of_adamw_moves_each_weight_by_the_learning_rate(make_con
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     ids = torch.arange(20).view(2, 10)
     model.loss(ids, ids + 1).backward()
-    [adamw] = make_optimizers(model, make_config(weight_decay=0.0, learning_rate=0.01))
+    [adamw] = make_optimizers(model, make_config(optimizer="adamw", weight_decay=0.0, learning_rate=0.01))
     adamw.step()
     for name, parameter in model.named_parameters():
         # after one step m / sqrt(v) is the sign of the gradient
@@ -68,7 +68,7 @@ def test_the_first_step_of_adamw_moves_each_weight_by_the_learning_rate(make_con
 
 
 def test_the_betas_and_rates_of_the_settings_reach_the_optimizer(make_config):
-    [adamw] = make_optimizers(tiny_model(50), make_config(beta1=0.7, beta2=0.8, learning_rate=0.3))
+    [adamw] = make_optimizers(tiny_model(50), make_config(optimizer="adamw", beta1=0.7, beta2=0.8, learning_rate=0.3))
     assert {(group["betas"], group["lr"]) for group in adamw.param_groups} == {((0.7, 0.8), 0.3)}
 
 

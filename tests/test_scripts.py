@@ -26,6 +26,7 @@ from alilama.tokenizer import Tokenizer
 STEPS, B, T, SEED = 20, 8, 16, 3
 SHAPE = {"d_model": 32, "blocks": 1, "num_heads": 4, "dropout": 0.1}
 SETTINGS = SHAPE | {
+    "optimizer": "adamw",
     "max_seq_len": T, "batch_size": B, "train_tokens": STEPS * B * T, "learning_rate": 0.01, "warmup": 0.2, "grad_clip": 0.3,
     "weight_decay": 0.1, "log_interval": 1, "eval_interval": 5, "eval_tokens": 300, "seed": SEED, "precision": "fp32",
     "compile_model": False, "sample_prompt": "Once", "models_dir": "models", "model_name": "owl"}
