@@ -111,13 +111,15 @@ def check_merges(ours: Path, theirs: Path):
 def compare_training(data: str, vocab_size: int, threads: int, runs: int, folder: Path, peers: list[str]):
     num_bytes = os.path.getsize(data)
     print(f"\nTraining on {num_bytes / 1e6:.1f} MB, {vocab_size:,} tokens, {threads} thread(s), median of {runs}")
+    if "rustbpe" in peers:
+        for peer in ("alilama", "rustbpe"):
+            measure_training(peer, data, vocab_size, threads, folder / peer)
+        check_merges(folder / "alilama", folder / "rustbpe")
+        print("  merges equal rustbpe's")
     figures: dict[str, list[tuple[float, int]]] = {peer: [] for peer in peers}
-    for run in range(runs):
+    for _ in range(runs):
         for peer in peers:
             figures[peer].append(measure_training(peer, data, vocab_size, threads, folder / peer))
-        if run == 0 and "rustbpe" in peers:
-            check_merges(folder / "alilama", folder / "rustbpe")
-            print("  merges equal rustbpe's")
     speeds = {peer: num_bytes / 1e6 / statistics.median(seconds for seconds, _ in values) for peer, values in figures.items()}
     for peer, speed in speeds.items():
         peak = max(peak for _, peak in figures[peer])
@@ -261,7 +263,7 @@ def main():
     with tempfile.TemporaryDirectory() as name:
         folder, parts = Path(name), arguments.parts.split(",")
         if "training" in parts:
-            peers = arguments.peers.split(",")
+            peers = list(dict.fromkeys(["alilama", *arguments.peers.split(",")]))
             for threads in map(int, arguments.threads.split(",")):
                 compare_training(arguments.data, arguments.vocab_size, threads, arguments.runs, folder, peers)
         if "encoding" in parts:
