@@ -91,7 +91,11 @@ size_t PieceCounter::drop_rarest(size_t limit) {
     for (const Slot& slot : slots_)
         if (!slot.key.empty()) order.push_back(&slot);
     std::sort(order.begin(), order.end(), [&](const Slot* a, const Slot* b) {
-        const auto rank = [](const Slot* slot) { return std::make_tuple(-slot->count, slot->key.hash()); };
+        // The hash is mixed once more: insertion in the order of its upper bits, which are the places in the table, would
+        // fill the table from its beginning, where every new piece would have to pass all earlier ones.
+        const auto rank = [](const Slot* slot) {
+            return std::make_tuple(-slot->count, slot->key.hash() * 0x9E3779B97F4A7C15u);
+        };
         return rank(a) != rank(b) ? rank(a) < rank(b) : bytes_of(*a) < bytes_of(*b);
     });
     PieceCounter kept;

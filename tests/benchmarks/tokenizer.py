@@ -206,11 +206,13 @@ def measure_script(data: str, vocab_size: int, folder: Path, val_fraction: float
     command = [sys.executable, str(ROOT / "tokenize_data.py"), f"--data_files={data}", f"--vocab_size={vocab_size}",
                f"--tokens_dir={folder / 'tokens'}", f"--val_fraction={val_fraction}"]
     start = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
+    # from a small process, for ru_maxrss counts what the parent took when it forked
+    watch = ("import os, resource, subprocess, sys\n"
+             "subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)\n"
+             "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)")
+    run = subprocess.run([sys.executable, "-S", "-c", watch, *command], check=True, capture_output=True, text=True)
     seconds = time.perf_counter() - start
-    assert status == 0, f"tokenize_data.py failed on {data}"
-    return seconds, usage.ru_maxrss * PEAK_UNIT
+    return seconds, int(run.stdout) * PEAK_UNIT
 
 
 def compare_scripts(data: str, vocab_size: int, runs: int, folder: Path):
@@ -225,21 +227,22 @@ def compare_scripts(data: str, vocab_size: int, runs: int, folder: Path):
 def show_growth(data: str, folder: Path):
     """Shows how time and memory of training grow with the size of the text, of the vocabulary, and with threads."""
     print("\nGrowth of training, one run each")
-    text, part = Path(data).read_bytes(), folder / "part.txt"
+    num_bytes, part = os.path.getsize(data), folder / "part.txt"
     for share in (0.125, 0.25, 0.5, 1):
-        part.write_bytes(text[:int(len(text) * share)])
+        with open(data, "rb") as file:
+            part.write_bytes(file.read(int(num_bytes * share)))
         seconds, peak = measure_training("alilama", str(part), 4096, 2, folder / "growth")
-        print(f"  {len(text) * share / 1e6:8.1f} MB, 4,096 tokens, 2 threads: {seconds:6.3f} s, peak {peak / 1e6:.0f} MB")
+        print(f"  {num_bytes * share / 1e6:8.1f} MB, 4,096 tokens, 2 threads: {seconds:6.3f} s, peak {peak / 1e6:.0f} MB")
     for vocab_size in (512, 4096, 16384, 65536):
         try:
             seconds, peak = measure_training("alilama", data, vocab_size, 2, folder / "growth")
         except subprocess.CalledProcessError as error:
             print(f"  {vocab_size:6,} tokens: {error.stderr.splitlines()[-1]}")
             continue
-        print(f"  {len(text) / 1e6:8.1f} MB, {vocab_size:6,} tokens, 2 threads: {seconds:6.3f} s, peak {peak / 1e6:.0f} MB")
+        print(f"  {num_bytes / 1e6:8.1f} MB, {vocab_size:6,} tokens, 2 threads: {seconds:6.3f} s, peak {peak / 1e6:.0f} MB")
     for threads in (1, 2, 4):
         seconds, peak = measure_training("alilama", data, 4096, threads, folder / "growth")
-        print(f"  {len(text) / 1e6:8.1f} MB, 4,096 tokens, {threads} thread(s): {seconds:6.3f} s, peak {peak / 1e6:.0f} MB")
+        print(f"  {num_bytes / 1e6:8.1f} MB, 4,096 tokens, {threads} thread(s): {seconds:6.3f} s, peak {peak / 1e6:.0f} MB")
 
 
 PARTS = ("training", "encoding", "script", "growth")
