@@ -63,7 +63,7 @@ class Attention(nn.Module):
         B, T, C = x.shape
         q, k, v = self.Wqkv(x).view(B, T, 3, self.num_heads, -1).transpose(1, 3).unbind(2)  # each (B, H, T, D)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype)[None])  # (B, H, T, D); a mask without its
-        # own batch dimension would take the CPU off the flash kernel, 2.4 times slower at T = 128
+        # own batch dimension would take the CPU off the flash kernel, twice as slow at T = 128
         return self.out_proj(y.transpose(1, 2).reshape(B, T, C))
 
 
