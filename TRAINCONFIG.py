@@ -18,7 +18,7 @@ max_seq_len = 128  # tokens the model is trained to look back on; it reads longe
 dropout = 0.0  # share of activations dropped in training; 0.1 helps when a small text is read many times
 
 # ---- training ----
-epochs = 2.0  # how many times the training text is read
+epochs = 2.5  # how many times the training text is read
 train_tokens = None  # train on this many tokens instead of epochs, e.g. 22e6
 batch_size = 64  # windows of max_seq_len tokens in a step
 learning_rate = 1e-2  # at its peak; wider models want less, and adamw half of it

@@ -191,7 +191,7 @@ def main(argv: list[str]):
 
     def sample(model: Model) -> str:
         model.eval()
-        sampling = {"max_new_tokens": 200, "temperature": 0.7, "seed": config.seed}
+        sampling = {"max_new_tokens": 400, "temperature": 0.7, "seed": config.seed}
         text = "".join(stream_text(model, tokenizer, config.sample_prompt, **sampling))
         model.train()
         return config.sample_prompt + text

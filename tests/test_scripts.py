@@ -135,7 +135,7 @@ def test_train_leaves_a_model_that_learned_and_says_what_it_did(trained, tokens_
     model, tokenizer = load_model(folder)
     assert model.config == ModelConfig(400, 32, 1, 4, 128, T, 0.1)
     assert f"{model.num_parameters():,} parameters" in result.stdout and f"{STEPS} steps of {B * T} tokens" in result.stdout
-    story = "".join(stream_text(model, tokenizer, "Once", max_new_tokens=200, temperature=0.7, seed=SEED))
+    story = "".join(stream_text(model, tokenizer, "Once", max_new_tokens=400, temperature=0.7, seed=SEED))
     assert f"Once{story}\n" in result.stdout.replace("\r", "")
 
 
