@@ -1,4 +1,4 @@
-"""Builds the C++ tokenizer and installs the package; everything else about the project is in pyproject.toml."""
+"""Builds the C++ (tokenizer, attention on the CPU) and installs the package; all else is in pyproject.toml."""
 
 import platform
 import shutil
@@ -39,8 +39,15 @@ class BuildTokenizer(build_ext):
         sys.exit(f"Alilama's tokenizer is C++ and has to be compiled, but {found}: {remedy}, then run pip again.")
 
 
+HEADERS = sorted([*glob("csrc/*.hpp"), *glob("csrc/*.inc")])
+EXTENSIONS = [Pybind11Extension("alilama._bpe", [f"csrc/{name}.cpp" for name in SOURCES], cxx_std=17, depends=HEADERS)]
+if platform.system() == "Linux":  # elsewhere attention takes PyTorch's own way
+    EXTENSIONS.append(Pybind11Extension(
+        "alilama._attention", ["csrc/attention/attention.cpp", "csrc/attention/bindings.cpp"], cxx_std=17,
+        depends=["csrc/attention/attention.hpp"],
+        extra_compile_args=["-fopenmp", "-Wno-psabi"], extra_link_args=["-fopenmp"]))
+
 setup(
-    ext_modules=[Pybind11Extension("alilama._bpe", [f"csrc/{name}.cpp" for name in SOURCES], cxx_std=17,
-                                   depends=sorted([*glob("csrc/*.hpp"), *glob("csrc/*.inc")]))],
+    ext_modules=EXTENSIONS,
     cmdclass={"build_ext": BuildTokenizer},
 )

@@ -63,7 +63,7 @@ def evaluate(model: Model, tokenizer: Tokenizer, ids: np.ndarray, context: int,
     model.eval()
     nats = 0.0
     for inputs, targets in windows(ids, context, model.config.vocab_size):
-        nats += model.loss(inputs.to(device), targets.to(device), reduction="sum").item()
+        nats += model.loss(inputs.to(device), targets.to(device)).item() * targets.numel()
         on_batch(targets.numel())
     model.train(was_training)
     return Score(nats, len(ids) - 1, count_bytes(tokenizer, ids[1:]))

@@ -3,12 +3,17 @@
 Shapes: B batch, T time, C = d_model, H heads, D = C / H head width, V vocabulary.
 """
 
-import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+from alilama.attention import alibi_slopes, choose_attention
+from alilama.loss import linear_cross_entropy
+
+Attend = Callable[[torch.Tensor], torch.Tensor]  # makes y, (B, T, H, D), of qkv, (B, T, 3, H, D)
 
 
 @dataclass
@@ -29,29 +34,6 @@ def choose_device() -> str:
     return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def alibi_slopes(num_heads: int) -> torch.Tensor:
-    """Returns the slope of each head, (H,) float32 (Press et al. 2022, arXiv:2108.12409).
-
-    For a power of two n they are 2^(-8h/n), h = 1..n. Other numbers take those of the next lower power of two and then
-    every other slope of twice that.
-    """
-    lower = 2 ** math.floor(math.log2(num_heads))
-    slopes = [2 ** (-8 * h / lower) for h in range(1, lower + 1)]
-    between = [2 ** (-8 * h / (2 * lower)) for h in range(1, 2 * lower + 1, 2)]
-    return torch.tensor(slopes + between[:num_heads - lower])
-
-
-def alibi_bias(slopes: torch.Tensor, T: int) -> torch.Tensor:
-    """Returns what is added to the attention scores, (H, T, T): -slope * (i - j), and -inf on the future.
-
-    Relative to the query and in float32, so that rounding to bf16 keeps near positions apart.
-    """
-    position = torch.arange(T, device=slopes.device)
-    distance = position[:, None] - position  # (T, T)
-    bias = -slopes[:, None, None] * distance  # (H, T, T)
-    return bias.masked_fill(distance < 0, -math.inf)
-
-
 class Attention(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -59,12 +41,10 @@ class Attention(nn.Module):
         self.Wqkv = nn.Linear(config.d_model, 3 * config.d_model, bias=False)
         self.out_proj = nn.Linear(config.d_model, config.d_model, bias=False)
 
-    def forward(self, x: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:  # x: (B, T, C), bias: (H, T, T)
+    def forward(self, x: torch.Tensor, attend: Attend) -> torch.Tensor:  # x: (B, T, C)
         B, T, C = x.shape
-        q, k, v = self.Wqkv(x).view(B, T, 3, self.num_heads, -1).transpose(1, 3).unbind(2)  # each (B, H, T, D)
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype)[None])  # (B, H, T, D); a mask without its
-        # own batch dimension would take the CPU off the flash kernel, twice as slow at T = 128
-        return self.out_proj(y.transpose(1, 2).reshape(B, T, C))
+        qkv = self.Wqkv(x).view(B, T, 3, self.num_heads, -1)  # (B, T, 3, H, D)
+        return self.out_proj(attend(qkv).reshape(B, T, C))
 
 
 class FeedForward(nn.Module):
@@ -86,8 +66,8 @@ class Block(nn.Module):
         self.ffn = FeedForward(config)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:  # x: (B, T, C), bias: (H, T, T)
-        x = x + self.dropout(self.attn(self.norm_1(x), bias))
+    def forward(self, x: torch.Tensor, attend: Attend) -> torch.Tensor:  # x: (B, T, C)
+        x = x + self.dropout(self.attn(self.norm_1(x), attend))
         return x + self.dropout(self.ffn(self.norm_2(x)))
 
 
@@ -106,17 +86,19 @@ class Model(nn.Module):
             if parameter.ndim == 2:
                 nn.init.xavier_normal_(parameter)
 
-    def forward(self, ids: torch.Tensor) -> torch.Tensor:  # (B, T) int64 -> (B, T, V)
-        bias = alibi_bias(self.slopes, ids.shape[1])
+    def hidden(self, ids: torch.Tensor) -> torch.Tensor:  # (B, T) int64 -> (B, T, C), what the logits are made of
+        attend = choose_attention(self.slopes, ids.shape[1], self.config.d_model // self.config.num_heads)
         x = self.dropout(self.wte(ids))  # (B, T, C)
         for block in self.blocks:
-            x = block(x, bias)
-        return F.linear(self.norm_f(x), self.wte.weight)
+            x = block(x, attend)
+        return self.norm_f(x)
 
-    def loss(self, ids: torch.Tensor, targets: torch.Tensor, reduction: str = "mean") -> torch.Tensor:
-        """Returns the cross-entropy in nats per token of `targets` after `ids`, both (B, T); targets of -1 are passed over."""
-        logits = self(ids).flatten(0, 1).float()  # (B * T, V)
-        return F.cross_entropy(logits, targets.flatten(), ignore_index=-1, reduction=reduction)
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:  # (B, T) int64 -> (B, T, V)
+        return F.linear(self.hidden(ids), self.wte.weight)
+
+    def loss(self, ids: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Returns the mean cross-entropy in nats per token of `targets` after `ids`, both (B, T)."""
+        return linear_cross_entropy(self.hidden(ids).flatten(0, 1), self.wte.weight, targets.flatten())
 
     def num_parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())

@@ -1,0 +1,49 @@
+"""The cross-entropy of a linear layer's outputs, without ever holding all of them."""
+
+import torch
+import torch.nn.functional as F
+
+# Logits that are computed at once. On the CPU a chunk should stay in the cache; on a GPU few launches count for more.
+CHUNK_LOGITS = {"cpu": 1 << 21, "cuda": 1 << 27, "mps": 1 << 25}
+
+
+class LinearCrossEntropy(torch.autograd.Function):
+    """Mean cross-entropy of targets, (N,), under the logits x @ weight.T, for x of (N, C) and weight of (V, C), in nats.
+
+    The logits are made chunk by chunk, and each chunk's gradients at once, in the forward pass, so that nothing of size
+    (N, V) is stored or read again (as in Liger-Kernel, Hsu et al. 2024, arXiv:2410.10989). Sums are in float32; the matrices
+    are multiplied in autocast's dtype where autocast is on.
+    """
+
+    @staticmethod
+    def forward(ctx, x: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        device, (N, V) = x.device.type, (len(x), len(weight))
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+        rows, matrix = x.to(dtype), weight.to(dtype)
+        chunk = max(1, CHUNK_LOGITS[device] // V)
+        total, grad_rows, grad_weight = x.new_zeros((), dtype=torch.float32), [], torch.zeros_like(weight)
+        classes = torch.arange(V, device=x.device)
+        for part, target in zip(rows.split(chunk), targets.split(chunk), strict=True):
+            logits = (part @ matrix.T).float()  # (chunk, V)
+            logsumexp = torch.logsumexp(logits, dim=-1, keepdim=True)
+            total = total + (logsumexp - logits.gather(1, target[:, None])).sum()
+            grad_logits = torch.exp(logits - logsumexp) - (classes == target[:, None]).float()  # softmax - one-hot
+            grad_logits = grad_logits.to(dtype)
+            grad_rows.append(grad_logits @ matrix)
+            grad_weight = grad_weight + grad_logits.T @ part
+        ctx.save_for_backward(torch.cat(grad_rows), grad_weight)
+        ctx.scale, ctx.dtype = 1 / N, x.dtype
+        return total / N
+
+    @staticmethod
+    def backward(ctx, grad: torch.Tensor) -> tuple:
+        grad_rows, grad_weight = ctx.saved_tensors
+        scale = grad * ctx.scale
+        return (grad_rows * scale).to(ctx.dtype), grad_weight * scale, None
+
+
+def linear_cross_entropy(x: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Returns the mean cross-entropy in nats of targets, (N,), under x @ weight.T; x is (N, C), weight (V, C)."""
+    if torch.is_grad_enabled():
+        return LinearCrossEntropy.apply(x, weight, targets)
+    return F.cross_entropy(F.linear(x, weight).float(), targets)

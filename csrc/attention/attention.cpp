@@ -1,0 +1,297 @@
+#include "attention.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+// The functions marked so are compiled for several generations of x86, and the best one is taken when the program starts.
+#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12
+#define FOR_EVERY_CPU __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default"), flatten))
+#else
+#define FOR_EVERY_CPU
+#endif
+
+namespace alilama {
+namespace {
+
+constexpr int ROWS = 4;    // queries that are computed together
+constexpr int LANES = 16;  // floats in a vector; where the machine's are shorter, the compiler takes several
+using Vector = float __attribute__((vector_size(LANES * sizeof(float))));
+using IntVector = std::int32_t __attribute__((vector_size(LANES * sizeof(float))));
+
+inline std::int64_t round_up(std::int64_t n, std::int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+inline Vector load(const float* from) {
+    Vector v;
+    std::memcpy(&v, from, sizeof v);
+    return v;
+}
+
+inline void store(float* to, Vector v) { std::memcpy(to, &v, sizeof v); }
+
+inline float to_float(float x) { return x; }
+
+inline float to_float(BFloat16 x) {
+    const std::uint32_t bits = std::uint32_t{x.bits} << 16;
+    float value;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+inline void from_float(float value, float& to) { to = value; }
+
+inline void from_float(float value, BFloat16& to) {  // to the nearest, ties to even
+    std::uint32_t bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    to.bits = value != value ? 0x7fc0 : static_cast<std::uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+
+// e^x for x <= 0 to 2 units in the last place; 0 below -87.
+inline Vector exp(Vector x) {
+    const IntVector tiny = x < -87.0f;
+    x = tiny ? Vector{} - 87.0f : x;
+    const Vector shift = Vector{} + 12582912.0f;  // 1.5 * 2^23: adding it rounds to a whole number
+    const Vector n = (x * 1.44269504f + shift) - shift;
+    const Vector r = (x - n * 0.693145752f) - n * 1.42860677e-6f;  // x - n ln 2, |r| <= ln 2 / 2
+    Vector p = Vector{} + 1.0f / 5040;
+    for (const float factorial : {720.0f, 120.0f, 24.0f, 6.0f, 2.0f, 1.0f, 1.0f}) p = p * r + 1.0f / factorial;
+    const IntVector exponent = (__builtin_convertvector(n, IntVector) + 127) << 23;
+    Vector power;
+    std::memcpy(&power, &exponent, sizeof power);
+    return tiny ? Vector{} : p * power;
+}
+
+inline float sum(Vector v) {
+    float total = 0;
+    for (int lane = 0; lane < LANES; ++lane) total += v[lane];
+    return total;
+}
+
+// out[r][j] = sum_d x[r][d] * columns[d][j] for ROWS rows of x, (ROWS, x_stride), and j < n, a multiple of LANES.
+inline void multiply_columns(const float* x, std::int64_t x_stride, const float* columns, std::int64_t column_stride,
+                             std::int64_t D, std::int64_t n, float* out, std::int64_t out_stride) {
+    for (std::int64_t j = 0; j < n; j += LANES) {
+        Vector total[ROWS] = {};
+        for (std::int64_t d = 0; d < D; ++d) {
+            const Vector column = load(columns + d * column_stride + j);
+            for (int r = 0; r < ROWS; ++r) total[r] += x[r * x_stride + d] * column;
+        }
+        for (int r = 0; r < ROWS; ++r) store(out + r * out_stride + j, total[r]);
+    }
+}
+
+// out[r][d] = sum_j weights[r][j] * rows[j][d] for ROWS rows of weights, j < n, and d < width, a multiple of LANES.
+inline void multiply_rows(const float* weights, std::int64_t weight_stride, const float* rows, std::int64_t n,
+                          std::int64_t width, float* out) {
+    for (std::int64_t d = 0; d < width; d += LANES) {
+        Vector total[ROWS] = {};
+        for (std::int64_t j = 0; j < n; ++j) {
+            const Vector row = load(rows + j * width + d);
+            for (int r = 0; r < ROWS; ++r) total[r] += weights[r * weight_stride + j] * row;
+        }
+        for (int r = 0; r < ROWS; ++r) store(out + r * width + d, total[r]);
+    }
+}
+
+// sums[j][d] += sum_r weights[r][j] * x[r][d] for ROWS rows of weights and x, j < n, and d < width, a multiple of LANES.
+inline void add_outer(const float* weights, std::int64_t weight_stride, const float* x, std::int64_t n, std::int64_t width,
+                      float* sums) {
+    for (std::int64_t d = 0; d < width; d += LANES) {
+        Vector row[ROWS];
+        for (int r = 0; r < ROWS; ++r) row[r] = load(x + r * width + d);
+        for (std::int64_t j = 0; j < n; ++j) {
+            Vector total = load(sums + j * width + d);
+            for (int r = 0; r < ROWS; ++r) total += weights[r * weight_stride + j] * row[r];
+            store(sums + j * width + d, total);
+        }
+    }
+}
+
+// One head in float32, padded with zeros: to `rows` positions and `width` numbers a position, multiples of LANES.
+struct Head {
+    std::int64_t T, D, rows, width;
+
+    explicit Head(const AttentionShape& shape)
+        : T(shape.T), D(shape.D), rows(round_up(shape.T, LANES)), width(round_up(shape.D, LANES)) {}
+
+    std::vector<float> zeros() const { return std::vector<float>(rows * width); }
+
+    // From the positions of a tensor, `stride` numbers apart, to (rows, width).
+    template <class Number>
+    void read(const Number* from, std::int64_t stride, std::vector<float>& to, float scale = 1) const {
+        for (std::int64_t t = 0; t < T; ++t) {
+            for (std::int64_t d = 0; d < D; ++d) to[t * width + d] = to_float(from[t * stride + d]) * scale;
+        }
+    }
+
+    template <class Number>
+    void write(const std::vector<float>& from, Number* to, std::int64_t stride, float scale = 1) const {
+        for (std::int64_t t = 0; t < T; ++t) {
+            for (std::int64_t d = 0; d < D; ++d) from_float(from[t * width + d] * scale, to[t * stride + d]);
+        }
+    }
+
+    // (rows, width) to (width, rows).
+    void transpose(const std::vector<float>& from, std::vector<float>& to) const {
+        for (std::int64_t t = 0; t < rows; ++t) {
+            for (std::int64_t d = 0; d < width; ++d) to[d * rows + t] = from[t * width + d];
+        }
+    }
+};
+
+// Adds -slope * (i - j) to the first n of the scores of query i, and makes those of the future too small to count.
+inline void add_bias(float* scores, std::int64_t i, std::int64_t n, float slope) {
+    Vector lanes;
+    for (int lane = 0; lane < LANES; ++lane) lanes[lane] = static_cast<float>(lane);
+    for (std::int64_t j = 0; j < n; j += LANES) {
+        const Vector distance = static_cast<float>(i - j) - lanes;
+        const Vector biased = load(scores + j) - slope * distance;
+        store(scores + j, distance < 0.0f ? Vector{} - INFINITY : biased);
+    }
+}
+
+template <class Number>
+inline void forward_head(const AttentionShape& shape, const Number* qkv, float slope, Number* y, float* logsumexp) {
+    const Head head(shape);
+    const std::int64_t C = shape.H * shape.D;
+    auto q = head.zeros(), k = head.zeros(), v = head.zeros(), keys = head.zeros(), out = head.zeros();
+    std::vector<float> scores(ROWS * head.rows);
+    head.read(qkv, 3 * C, q, 1 / std::sqrt(static_cast<float>(head.D)));
+    head.read(qkv + C, 3 * C, k);
+    head.read(qkv + 2 * C, 3 * C, v);
+    head.transpose(k, keys);
+    for (std::int64_t i = 0; i < head.T; i += ROWS) {
+        const std::int64_t n = round_up(std::min(i + ROWS, head.T), LANES);
+        multiply_columns(&q[i * head.width], head.width, keys.data(), head.rows, head.D, n, scores.data(), head.rows);
+        float totals[ROWS];
+        for (int r = 0; r < ROWS; ++r) {
+            float* row = &scores[r * head.rows];
+            add_bias(row, i + r, n, slope);
+            Vector largest = load(row);
+            for (std::int64_t j = LANES; j < n; j += LANES) {
+                const Vector next = load(row + j);
+                largest = next > largest ? next : largest;
+            }
+            float top = largest[0];
+            for (int lane = 1; lane < LANES; ++lane) top = std::max(top, largest[lane]);
+            Vector total = {};
+            for (std::int64_t j = 0; j < n; j += LANES) {
+                const Vector p = exp(load(row + j) - top);
+                total += p;
+                store(row + j, p);
+            }
+            totals[r] = sum(total);
+            if (i + r < head.T) logsumexp[i + r] = top + std::log(totals[r]);
+        }
+        multiply_rows(scores.data(), head.rows, v.data(), n, head.width, &out[i * head.width]);
+        for (int r = 0; r < ROWS; ++r) {
+            for (std::int64_t d = 0; d < head.width; ++d) out[(i + r) * head.width + d] /= totals[r];
+        }
+    }
+    head.write(out, y, C);
+}
+
+template <class Number>
+inline void backward_head(const AttentionShape& shape, const Number* qkv, float slope, const float* logsumexp,
+                          const Number* grad_y, Number* grad_qkv) {
+    const Head head(shape);
+    const std::int64_t C = shape.H * shape.D;
+    const float scale = 1 / std::sqrt(static_cast<float>(head.D));
+    auto q = head.zeros(), k = head.zeros(), v = head.zeros(), keys = head.zeros(), values = head.zeros();
+    auto grad_out = head.zeros(), grad_q = head.zeros(), grad_k = head.zeros(), grad_v = head.zeros();
+    std::vector<float> p(ROWS * head.rows), grad_p(ROWS * head.rows);
+    head.read(qkv, 3 * C, q, scale);
+    head.read(qkv + C, 3 * C, k);
+    head.read(qkv + 2 * C, 3 * C, v);
+    head.read(grad_y, C, grad_out);
+    head.transpose(k, keys);
+    head.transpose(v, values);
+    for (std::int64_t i = 0; i < head.T; i += ROWS) {
+        const std::int64_t n = round_up(std::min(i + ROWS, head.T), LANES);
+        multiply_columns(&q[i * head.width], head.width, keys.data(), head.rows, head.D, n, p.data(), head.rows);
+        multiply_columns(&grad_out[i * head.width], head.width, values.data(), head.rows, head.D, n, grad_p.data(), head.rows);
+        for (int r = 0; r < ROWS; ++r) {
+            float *p_row = &p[r * head.rows], *grad_row = &grad_p[r * head.rows];
+            add_bias(p_row, i + r, n, slope);
+            const float normaliser = i + r < head.T ? logsumexp[i + r] : INFINITY;  // p = 0 behind the end
+            Vector products = {};
+            for (std::int64_t j = 0; j < n; j += LANES) {
+                const Vector weights = exp(load(p_row + j) - normaliser);
+                store(p_row + j, weights);
+                products += weights * load(grad_row + j);
+            }
+            const float mean = sum(products);  // of the gradients of p, weighted with p
+            for (std::int64_t j = 0; j < n; j += LANES) {  // from here on the gradients of the scores
+                store(grad_row + j, load(p_row + j) * (load(grad_row + j) - mean));
+            }
+        }
+        multiply_rows(grad_p.data(), head.rows, k.data(), n, head.width, &grad_q[i * head.width]);
+        add_outer(grad_p.data(), head.rows, &q[i * head.width], n, head.width, grad_k.data());
+        add_outer(p.data(), head.rows, &grad_out[i * head.width], n, head.width, grad_v.data());
+    }
+    head.write(grad_q, grad_qkv, 3 * C, scale);
+    head.write(grad_k, grad_qkv + C, 3 * C);  // q holds the scale already
+    head.write(grad_v, grad_qkv + 2 * C, 3 * C);
+}
+
+FOR_EVERY_CPU void forward_one(const AttentionShape& shape, const float* qkv, float slope, float* y, float* logsumexp) {
+    forward_head(shape, qkv, slope, y, logsumexp);
+}
+
+FOR_EVERY_CPU void forward_one(const AttentionShape& shape, const BFloat16* qkv, float slope, BFloat16* y, float* logsumexp) {
+    forward_head(shape, qkv, slope, y, logsumexp);
+}
+
+FOR_EVERY_CPU void backward_one(const AttentionShape& shape, const float* qkv, float slope, const float* logsumexp,
+                                const float* grad_y, float* grad_qkv) {
+    backward_head(shape, qkv, slope, logsumexp, grad_y, grad_qkv);
+}
+
+FOR_EVERY_CPU void backward_one(const AttentionShape& shape, const BFloat16* qkv, float slope, const float* logsumexp,
+                                const BFloat16* grad_y, BFloat16* grad_qkv) {
+    backward_head(shape, qkv, slope, logsumexp, grad_y, grad_qkv);
+}
+
+// Where head `head` of B * H begins in qkv, in y and in logsumexp.
+struct Place {
+    std::int64_t h, in_qkv, in_y, in_logsumexp;
+
+    Place(const AttentionShape& shape, std::int64_t head) : h(head % shape.H), in_logsumexp(head * shape.T) {
+        const std::int64_t C = shape.H * shape.D, first_row = head / shape.H * shape.T;
+        in_qkv = first_row * 3 * C + h * shape.D;
+        in_y = first_row * C + h * shape.D;
+    }
+};
+
+}  // namespace
+
+template <class Number>
+void attention_forward(const AttentionShape& shape, const Number* qkv, const float* slopes, Number* y, float* logsumexp,
+                       int num_threads) {
+#pragma omp parallel for num_threads(num_threads) schedule(static)
+    for (std::int64_t head = 0; head < shape.B * shape.H; ++head) {
+        const Place at(shape, head);
+        forward_one(shape, qkv + at.in_qkv, slopes[at.h], y + at.in_y, logsumexp + at.in_logsumexp);
+    }
+}
+
+template <class Number>
+void attention_backward(const AttentionShape& shape, const Number* qkv, const float* slopes, const float* logsumexp,
+                        const Number* grad_y, Number* grad_qkv, int num_threads) {
+#pragma omp parallel for num_threads(num_threads) schedule(static)
+    for (std::int64_t head = 0; head < shape.B * shape.H; ++head) {
+        const Place at(shape, head);
+        backward_one(shape, qkv + at.in_qkv, slopes[at.h], logsumexp + at.in_logsumexp, grad_y + at.in_y,
+                     grad_qkv + at.in_qkv);
+    }
+}
+
+template void attention_forward<float>(const AttentionShape&, const float*, const float*, float*, float*, int);
+template void attention_forward<BFloat16>(const AttentionShape&, const BFloat16*, const float*, BFloat16*, float*, int);
+template void attention_backward<float>(const AttentionShape&, const float*, const float*, const float*, const float*, float*,
+                                        int);
+template void attention_backward<BFloat16>(const AttentionShape&, const BFloat16*, const float*, const float*,
+                                           const BFloat16*, BFloat16*, int);
+
+}  // namespace alilama
