@@ -39,4 +39,5 @@ log_interval = 20  # steps between rows in log.csv
 eval_interval = 250  # steps between evaluations, samples and checkpoints
 eval_tokens = 200_000  # validation tokens read at an evaluation, from the start; None reads all of them
 sample_prompt = "Once upon a time"  # how the sample story at each evaluation begins
+log_to = None  # "tensorboard" or "wandb" (Weights & Biases): where the log goes besides log.csv
 models_dir = "models"  # where models go

@@ -23,8 +23,7 @@ from alilama.errors import UserError
 from alilama.model import Model, ModelConfig
 from alilama.tokenizer import END_OF_TEXT, Tokenizer
 
-STATE_KEYS = {"step", "num_steps", "best_loss", "losses", "config", "data", "tokenizer_sha256", "model", "optimizers", "scaler",
-              "rng"}
+STATE_KEYS = {"step", "num_steps", "best_loss", "config", "data", "tokenizer_sha256", "model", "optimizers", "counts", "rng"}
 PREFIX = "transformer."  # of every weight's name in an MPT file
 READABLE_MULTIPLE = 16  # Transformers refuses texts longer than max_seq_len, and ALiBi reads beyond the trained length
 

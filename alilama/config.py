@@ -14,6 +14,7 @@ from alilama.errors import ArgumentParser, UserError
 
 OPTIMIZERS = ("adamw", "muon")
 MAX_SIZE = 1 << 24  # of anything in a model or batch: more is a slip of the hand
+LOGGERS = (None, "tensorboard", "wandb")
 PRECISIONS = ("auto", "bf16", "fp16", "fp32")
 
 
@@ -55,6 +56,7 @@ class Config:
     eval_interval: int
     eval_tokens: int | None
     sample_prompt: str
+    log_to: str | None
     models_dir: str
 
     def __post_init__(self):
@@ -70,8 +72,8 @@ class Config:
         self._check("val_fraction", self.val_fraction == 0 or self.val_fraction > 1e-9, "0 or above 1e-9")
         for name in ("val_fraction", "dropout", "warmup", "beta1", "beta2"):
             self._check(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
-        for name, allowed in (("optimizer", OPTIMIZERS), ("precision", PRECISIONS)):
-            self._check(name, getattr(self, name) in allowed, f"one of {', '.join(allowed)}")
+        for name, allowed in (("optimizer", OPTIMIZERS), ("precision", PRECISIONS), ("log_to", LOGGERS)):
+            self._check(name, getattr(self, name) in allowed, f"one of {', '.join(map(str, allowed))}")
         self._check("vocab_size", self.vocab_size >= 257, "at least 257: 256 bytes and <|endoftext|>")
         self._check("weight_decay", 0 <= self.weight_decay < math.inf, "at least 0")
         self._check("seed", 0 <= self.seed < 2**63, "at least 0 and below 2**63")

@@ -1,27 +1,11 @@
 """Pictures."""
 
-import csv
-import math
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from alilama.data import replacing
-
-
-def read_log(path: Path) -> list[dict[str, float]]:
-    """Returns the rows of a log.csv; a cell that is no finite number is missing here."""
-    with open(path, newline="", encoding="utf-8", errors="replace") as file:
-        return [{name: number for name, cell in row.items() if (number := finite(cell)) is not None}
-                for row in csv.DictReader(file)]
-
-
-def finite(cell: str | None) -> float | None:
-    """Returns the number in a cell, None if there is none or it is not finite."""
-    try:
-        return number if math.isfinite(number := float(cell or "")) else None
-    except (ValueError, TypeError):
-        return None
+from alilama.log import read_log
 
 
 def plot_log(log: Path) -> Figure:
