@@ -53,7 +53,7 @@ CHANGES = {
     "warmup": ("0", 0.0), "weight_decay": ("0", 0.0), "beta1": ("0.8", 0.8), "beta2": ("0.99", 0.99), "grad_clip": ("2", 2.0),
     "optimizer": ("adamw", "adamw"), "precision": ("fp32", "fp32"), "compile_model": ("False", False), "seed": ("0", 0),
     "init_from": ("models/x", "models/x"), "log_interval": ("1", 1), "eval_interval": ("10", 10), "eval_tokens": ("1000", 1000),
-    "sample_prompt": ("An owl", "An owl"), "models_dir": ("m", "m"),
+    "sample_prompt": ("An owl", "An owl"), "log_to": ("wandb", "wandb"), "models_dir": ("m", "m"),
 }
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from conftest import tiny_model
 
-from alilama.optim import learning_rate_at, make_optimizers
+from alilama.optim import learning_rate_at, make_optimizers, orthogonalize
 
 
 def test_the_learning_rate_rises_in_the_warm_up_and_then_falls_to_zero_along_a_half_cosine(make_config):
@@ -69,24 +69,61 @@ def test_the_first_step_of_adamw_moves_each_weight_by_the_learning_rate(make_con
 
 def test_the_betas_and_rates_of_the_settings_reach_the_optimizer(make_config):
     [adamw] = make_optimizers(tiny_model(50), make_config(optimizer="adamw", beta1=0.7, beta2=0.8, learning_rate=0.3))
-    assert {(group["betas"], group["lr"]) for group in adamw.param_groups} == {((0.7, 0.8), 0.3)}
+    assert {(group["betas"], round(group["lr"].item(), 6)) for group in adamw.param_groups} == {((0.7, 0.8), 0.3)}
 
 
 def test_muon_updates_the_blocks_matrices_by_orthogonal_steps_of_adamws_size(make_config):
     model = tiny_model(50)
-    before = model.blocks[0].attn.Wqkv.weight.detach().clone()
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     torch.manual_seed(0)
     for parameter in model.parameters():
         parameter.grad = torch.randn_like(parameter)
     optimizers = make_optimizers(model, make_config(optimizer="muon", weight_decay=0.0, learning_rate=0.01))
     for optimizer in optimizers:
         optimizer.step()
-    update = (model.blocks[0].attn.Wqkv.weight - before) / 0.01  # (96, 32)
-    # Newton-Schulz brings the singular values near 1; 0.2 * sqrt(96) makes the root mean square that of AdamW's updates.
-    singular = torch.linalg.svdvals(update.double()) / (0.2 * math.sqrt(96))
-    assert singular.min() > 0.4 and singular.max() < 1.4
-    muon_parameters = {id(parameter) for parameter in optimizers[1].param_groups[0]["params"]}
+    for name, parameter in model.blocks.named_parameters(prefix="blocks"):
+        if parameter.ndim == 1:
+            continue
+        updates = ((before[name] - parameter.detach()) / 0.01).double().chunk(3 if "Wqkv" in name else 1)
+        gradients = parameter.grad.double().chunk(3 if "Wqkv" in name else 1)
+        for update, gradient in zip(updates, gradients, strict=True):  # queries, keys and values each for themselves
+            update = update / (0.2 * math.sqrt(max(update.shape)))  # the root mean square of AdamW's updates is about 0.2
+            singular = torch.linalg.svdvals(update)  # Newton-Schulz brings them near 1, and keeps the directions
+            assert singular.min() > 0.3 and singular.max() < 1.4, name
+            U, _, V = torch.linalg.svd(gradient, full_matrices=False)
+            assert (update * (U @ V)).sum() > 0.97 * update.norm() * (U @ V).norm(), name
+    muon_parameters = {id(parameter) for group in optimizers[1].param_groups for parameter in group["params"]}
     assert muon_parameters == {id(parameter) for parameter in model.blocks.parameters() if parameter.ndim == 2}
+
+
+def test_muon_follows_nesterovs_momentum(make_config):
+    model = tiny_model(50)
+    parameter = model.blocks[1].ffn.up_proj.weight
+    gradients = torch.randn(3, *parameter.shape, generator=torch.Generator().manual_seed(0))
+    _, muon = make_optimizers(model, make_config(optimizer="muon", weight_decay=0.1, learning_rate=0.01))
+    expected, momentum = parameter.detach().clone(), torch.zeros_like(parameter)
+    for gradient in gradients:
+        for each in model.parameters():
+            each.grad = torch.zeros_like(each)
+        parameter.grad = gradient.clone()
+        muon.step()
+        momentum = 0.95 * momentum + 0.05 * gradient
+        [update] = orthogonalize((0.95 * momentum + 0.05 * gradient)[None], torch.float32)
+        expected = expected * (1 - 0.01 * 0.1) - 0.01 * 0.2 * math.sqrt(max(parameter.shape)) * update
+        torch.testing.assert_close(parameter.detach(), expected)
+
+
+@pytest.mark.parametrize("shape", [(3, 40, 40), (2, 16, 64), (2, 64, 16), (1, 1, 5)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_matrices_are_made_orthogonal_whatever_their_shape_and_size(shape, dtype):
+    matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    found = orthogonalize(matrices, dtype)
+    assert found.dtype == torch.float32 and found.shape == matrices.shape
+    for one, matrix in zip(found, matrices, strict=True):
+        U, _, V = torch.linalg.svd(matrix, full_matrices=False)
+        assert (one * (U @ V)).sum() > 0.95 * one.norm() * (U @ V).norm()
+        torch.testing.assert_close(orthogonalize(1e-4 * matrix[None], dtype)[0], one, atol=0.05, rtol=0)
+    assert orthogonalize(torch.zeros(shape), dtype).abs().max() == 0
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])

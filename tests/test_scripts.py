@@ -83,7 +83,7 @@ def owl(trained, tmp_path) -> Path:
 @pytest.fixture
 def train_here(run_here, tokens_dir):
     def train(**changed):
-        run_here("train.py", *arguments(tokens_dir=tokens_dir, **changed))
+        run_here("train.py", *arguments(**{"tokens_dir": tokens_dir} | changed))
     return train
 
 
@@ -578,6 +578,42 @@ def test_without_a_compiler_training_says_so_and_goes_on_as_if_it_had_not_tried(
     said = [line for line in capsys.readouterr().out.splitlines() if "compiler" in line]
     assert len(said) == 1 and "no C++ compiler found" in said[0] and "--compile_model=False" in said[0]
     assert read_log(tmp_path / "models" / "owl") == read_log(trained[0])
+
+
+def test_several_processes_learn_what_one_does_and_stop_and_go_on_together(train_here, tokens_dir, tmp_path):
+    """Without dropout, which differs between processes, losses differ by rounding only."""
+    train_here(dropout=0.0, log_interval=2, model_name="alone")
+    (tmp_path / "stops.py").write_text(STOPS)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    settings = arguments(tokens_dir=tokens_dir, dropout=0.0, log_interval=2)
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    outputs = []
+    for script in (["stops.py", "SIGTERM", "7"], [ROOT / "train.py"]):
+        result = subprocess.run([*command, *script, *settings], cwd=tmp_path, env=environment, capture_output=True, timeout=200,
+                                encoding="utf-8")
+        assert result.returncode == 0, result.stderr
+        outputs.append(result.stdout)
+    assert outputs[0].count("Stopped at step 8 of 20 and saved") == 1
+    assert outputs[1].count("Going on from step 8") == outputs[1].count("A story by owl") == 1 and "2 x" in outputs[1]
+    alone, together = (read_log(tmp_path / "models" / name) for name in ("alone", "owl"))
+    assert [row["step"] for row in together] == [row["step"] for row in alone]
+    for name in ("train_loss", "val_loss"):
+        found, expected = ([float(row[name]) for row in rows if row[name]] for rows in (together, alone))
+        assert found == pytest.approx(expected, abs=1e-3) and len(found) in (4, 12)
+
+
+def test_a_batch_that_processes_cannot_share_is_refused(train_refused, monkeypatch):
+    monkeypatch.setattr("alilama.training.join_processes", lambda device: (0, 3))
+    assert "batch_size = 8: expected a multiple of the 3 processes" in train_refused()
+
+
+def test_a_model_that_memorizes_is_told_so_with_what_to_change(train_here, tmp_path, capsys, text_file, run_here):
+    (tmp_path / "one.txt").write_text("Ba ke lin mo ra sto. " * 20, encoding="utf-8")
+    run_here("tokenize_data.py", f"--data_files={tmp_path / 'one.txt'}", f"--val_files={text_file}", "--vocab_size=270",
+             f"--tokens_dir={tmp_path / 'few'}")
+    train_here(tokens_dir=tmp_path / "few", train_tokens=80 * B * T, eval_interval=5, dropout=0.0)
+    said = [line for line in capsys.readouterr().out.splitlines() if "memorizing" in line]
+    assert said and "--epochs=" in said[0] and "fewer blocks" in said[0] and "more text" in said[0]
 
 
 def test_a_run_that_has_not_made_a_step_may_begin_again_with_other_settings(train_here, before_step, tmp_path, monkeypatch):

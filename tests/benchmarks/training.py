@@ -1,0 +1,233 @@
+"""Measures training: python tests/benchmarks/training.py [--nanogpt FOLDER] [--shapes 470K,2M] [--contexts 128]
+
+For each shape and context: tokens/s, FLOP/s, the share of the device's peak and the peak memory of a whole step (loader,
+forward, backward, clipping, optimizer) as train.py makes it with the settings of TRAINCONFIG.py, and, given a folder with
+nanoGPT's model.py (https://github.com/karpathy/nanoGPT), of the same step as its train.py makes it, eager and compiled, at
+the same shape, batch and precision. Everybody takes turns; the tables show medians. Then attention alone, with linear biases
+and without, and the share of a step in which the device waits for the host.
+
+FLOPs are those of the matrices, 6 for each weight and token, and of causal attention, 6 * blocks * context * d_model a token
+(half of what Chowdhery et al. 2022, arXiv:2204.02311, appendix B count, since half of the scores are never needed).
+The peak is the one the maker states, or what a large multiplication of matrices reaches here where none is known.
+"""
+
+import argparse
+import contextlib
+import gc
+import importlib.util
+import io
+import statistics
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from alilama.attention import alibi_slopes, choose_attention
+from alilama.config import Config, read_settings
+from alilama.data import TrainingWindows
+from alilama.model import Model, ModelConfig, choose_device
+from alilama.training import TrainingStep, choose_precision
+
+ROOT = Path(__file__).resolve().parents[2]
+SHAPES = {  # d_model, blocks, heads, vocabulary; the last two as in llama2.c
+    "470K": (64, 4, 8, 4096),
+    "2M": (128, 8, 8, 4096),
+    "15M": (288, 6, 6, 32_000),
+    "110M": (768, 12, 12, 32_000),
+}
+PEAK_TFLOPS = {  # dense, 16 bit with sums in 32 bit, by the makers' data sheets
+    "H200": 989, "H100 80GB HBM3": 989, "H100 PCIe": 756, "A100": 312, "L40S": 362, "L4": 121, "A10": 125, "T4": 65,
+    "RTX 4090": 165, "RTX 4080": 97, "RTX 4070": 58, "RTX 3090": 71, "RTX 3080": 60, "RTX 3060": 25, "RTX 3050": 18,
+}
+
+
+def synchronize():
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def measure_peak_flops(device: str, precision: torch.dtype) -> float:
+    """Returns the FLOP/s of the largest of a few multiplications of square matrices, the median of several."""
+    n = 8192 if device == "cuda" else 2048
+    a, seconds = torch.randn(n, n, device=device).to(precision), []
+    for _ in range(7):
+        synchronize()
+        start = time.perf_counter()
+        a @ a
+        synchronize()
+        seconds.append(time.perf_counter() - start)
+    return 2 * n**3 / statistics.median(seconds)
+
+
+def peak_flops(device: str, precision: torch.dtype) -> tuple[float, str]:
+    if device == "cuda" and precision != torch.float32:
+        for name, tflops in PEAK_TFLOPS.items():
+            if name in torch.cuda.get_device_name():
+                return tflops * 1e12, f"the peak stated for {name}"
+    return measure_peak_flops(device, precision), "the peak measured with large matrices"
+
+
+class Memory:
+    """How much more memory is in use at the peak than when this was made."""
+
+    def __init__(self, device: str):
+        self.is_cuda = device == "cuda"
+        gc.collect()
+        if self.is_cuda:
+            torch.cuda.reset_peak_memory_stats()
+            self.before = torch.cuda.memory_allocated()
+        else:
+            Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew (Linux)
+            self.before = self._of_process("VmRSS")
+
+    def _of_process(self, name: str) -> int:
+        [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name)]
+        return int(line.split()[1]) * 1024
+
+    def peak_bytes(self) -> int:
+        return (torch.cuda.max_memory_allocated() if self.is_cuda else self._of_process("VmHWM")) - self.before
+
+
+def make_alilama(shape: ModelConfig, batch_size: int, precision: torch.dtype, device: str, batches: TrainingWindows):
+    values = read_settings(ROOT / "TRAINCONFIG.py")[0]
+    config = Config(**values | {"batch_size": batch_size, "max_seq_len": shape.max_seq_len, "d_model": shape.d_model,
+                                "num_heads": shape.num_heads})
+    model = Model(shape).to(device)
+    train_step = TrainingStep(model, config, precision)
+    train_step.prepare(torch.from_numpy(batches.batch(0)))
+    return lambda step: train_step(torch.from_numpy(batches.batch(step)), 1e-3)
+
+
+def make_nanogpt(folder: str, is_compiled: bool, shape: ModelConfig, batch_size: int, precision: torch.dtype, device: str,
+                 batches: TrainingWindows):
+    spec = importlib.util.spec_from_file_location("nanogpt_model", Path(folder) / "model.py")
+    nanogpt = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = nanogpt
+    spec.loader.exec_module(nanogpt)
+    with contextlib.redirect_stdout(io.StringIO()):
+        model = nanogpt.GPT(nanogpt.GPTConfig(
+            block_size=shape.max_seq_len, vocab_size=shape.vocab_size, n_layer=shape.blocks, n_head=shape.num_heads,
+            n_embd=shape.d_model, dropout=0.0, bias=False)).to(device)
+        optimizer = model.configure_optimizers(0.1, 1e-3, (0.9, 0.95), device)
+    model_or_compiled = torch.compile(model) if is_compiled else model
+    scaler = torch.amp.GradScaler(device, enabled=precision == torch.float16)
+
+    def train_step(step: int):
+        windows = torch.from_numpy(batches.batch(step))
+        x, y = windows[:, :-1].contiguous(), windows[:, 1:].contiguous()
+        if device == "cuda":
+            x, y = x.pin_memory().to(device, non_blocking=True), y.pin_memory().to(device, non_blocking=True)
+        with torch.autocast(device, dtype=precision, enabled=precision != torch.float32):
+            _, loss = model_or_compiled(x, y)
+        scaler.scale(loss).backward()
+        scaler.unscale_(optimizer)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad(set_to_none=True)
+    return train_step
+
+
+def seconds_of(train_step, first: int, steps: int) -> float:
+    """Returns the seconds that each of `steps` steps takes."""
+    synchronize()
+    start = time.perf_counter()
+    for step in range(first, first + steps):
+        train_step(step)
+    synchronize()
+    return (time.perf_counter() - start) / steps
+
+
+def compare_steps(arguments: argparse.Namespace, device: str, precision: torch.dtype):
+    peak, its_source = peak_flops(device, precision)
+    print(f"\nTraining, {arguments.tokens:,} tokens a step; peak: {peak / 1e12:.2f} TFLOP/s, {its_source}")
+    print(f"{'shape':>6} {'context':>8} {'who':>18} {'tokens/s':>10} {'ours is':>8} {'GFLOP/s':>10} {'of peak':>8} "
+          f"{'memory':>9}")
+    for name in arguments.shapes.split(","):
+        d_model, blocks, num_heads, vocab_size = SHAPES[name]
+        for context in map(int, arguments.contexts.split(",")):
+            shape = ModelConfig(vocab_size, d_model, blocks, num_heads, 4 * d_model, context)
+            batch_size = max(1, arguments.tokens // context)
+            ids = np.random.default_rng(0).integers(vocab_size, size=2 * batch_size * context + 1, dtype=np.uint16)
+            batches = TrainingWindows(ids, context, batch_size, seed=0)
+            makers = {"Alilama": make_alilama}
+            if arguments.nanogpt:
+                makers["nanoGPT eager"] = partial(make_nanogpt, arguments.nanogpt, False)
+                makers["nanoGPT compiled"] = partial(make_nanogpt, arguments.nanogpt, True)
+            steps, memory, seconds = {}, {}, {who: [] for who in makers}
+            for who, make in makers.items():
+                used = Memory(device)
+                steps[who] = make(shape, batch_size, precision, device, batches)
+                seconds_of(steps[who], 0, 5)  # compiles, and records the graph
+                memory[who] = used.peak_bytes()
+            for turn in range(arguments.turns):
+                for who, train_step in steps.items():
+                    seconds[who].append(seconds_of(train_step, 5 + turn * arguments.steps, arguments.steps))
+            parameters = Model(shape).num_parameters()
+            flops = batch_size * context * (6 * parameters + 6 * blocks * context * d_model)
+            ours = statistics.median(seconds["Alilama"])
+            for who in makers:
+                s = statistics.median(seconds[who])
+                ratio = statistics.median(theirs / own for theirs, own in zip(seconds[who], seconds["Alilama"], strict=True))
+                print(f"{name:>6} {context:>8} {who:>18} {batch_size * context / s:>10,.0f} {ratio:>7.2f}x "
+                      f"{flops / s / 1e9:>10,.0f} {flops / s / peak:>8.1%} {memory[who] / 1e6:>6,.0f} MB", flush=True)
+            host = statistics.median(seconds_of(batches.batch, turn, 20) for turn in range(5))
+            print(f"{'':>15} making a batch takes the host {host / ours:.2%} of our step", flush=True)
+            del steps
+            torch._dynamo.reset()
+
+
+def compare_attention(arguments: argparse.Namespace, device: str, precision: torch.dtype):
+    print("\nAttention, forward and backward, with linear biases and without (plain causal scaled_dot_product_attention)")
+    print(f"{'shape':>6} {'context':>8} {'with':>10} {'without':>10} {'with is':>9}")
+    for name in arguments.shapes.split(","):
+        d_model, _, num_heads, _ = SHAPES[name]
+        for context in map(int, arguments.contexts.split(",")):
+            size = (max(1, arguments.tokens // context), context, 3, num_heads, d_model // num_heads)
+            qkv = torch.randn(size, device=device).to(precision).requires_grad_()
+            slopes = alibi_slopes(num_heads).to(device)
+
+            def with_biases(qkv, slopes=slopes, context=context, head_dim=d_model // num_heads):
+                return choose_attention(slopes, context, head_dim)(qkv)
+
+            def without(qkv):
+                q, k, v = qkv.transpose(1, 3).unbind(2)
+                return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2)
+
+            ways = [torch.compile(with_biases), torch.compile(without)] if device == "cuda" else [with_biases, without]
+            seconds = [[], []]
+            for turn in range(arguments.turns + 1):
+                for way, its_seconds in zip(ways, seconds, strict=True):
+                    spent = seconds_of(lambda step, way=way, qkv=qkv: way(qkv).sum().backward(), 0, arguments.steps)
+                    its_seconds += [spent] if turn else []
+            own, theirs = (statistics.median(each) * 1e3 for each in seconds)
+            ratio = statistics.median(b / a for a, b in zip(*seconds, strict=True))
+            print(f"{name:>6} {context:>8} {own:>7.2f} ms {theirs:>7.2f} ms {ratio:>8.2f}x", flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--nanogpt", metavar="FOLDER", help="folder with nanoGPT's model.py, to run beside ours")
+    parser.add_argument("--shapes", default="470K,2M,15M,110M", help=f"of {', '.join(SHAPES)} [all]")
+    parser.add_argument("--contexts", default="128,512,2048", help="window lengths in tokens [128,512,2048]")
+    parser.add_argument("--tokens", type=int, help="tokens in a step [4096, on a GPU 32768]")
+    parser.add_argument("--precision", default="auto", help="bf16, fp16, fp32 or auto [auto]")
+    parser.add_argument("--turns", type=int, default=7, help="how often everybody is timed [7]")
+    parser.add_argument("--steps", type=int, help="steps timed in a turn [1, on a GPU 20]")
+    arguments = parser.parse_args()
+    device = choose_device()
+    arguments.tokens = arguments.tokens or (32_768 if device == "cuda" else 4096)
+    arguments.steps = arguments.steps or (20 if device == "cuda" else 1)
+    precision = choose_precision(device, arguments.precision)
+    name = torch.cuda.get_device_name() if device == "cuda" else f"{device}, {torch.get_num_threads()} threads"
+    print(f"{name}, {str(precision).removeprefix('torch.')}, torch {torch.__version__}")
+    compare_steps(arguments, device, precision)
+    compare_attention(arguments, device, precision)
+
+
+if __name__ == "__main__":
+    main()
