@@ -1,8 +1,10 @@
 """One training step on whatever hardware there is: precision, compilation, micro-batches, several processes, CUDA graphs."""
 
 import atexit
+import ctypes
 import math
 import os
+import platform
 from collections.abc import Callable
 
 import torch
@@ -15,6 +17,7 @@ from alilama.model import Model
 from alilama.optim import make_optimizers
 
 FIRST_SCALE, SCALE_GROWS_AFTER = 2.0**16, 2000  # of the loss in fp16, as in torch.amp.GradScaler
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # of glibc's malloc.h
 STEPS_BEFORE_GRAPH = 3  # so that everything is compiled and every buffer there before a step is captured
 
 
@@ -27,6 +30,17 @@ def choose_precision(device: str, wanted: str) -> torch.dtype:
     if device == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
         return torch.bfloat16
     return torch.float32
+
+
+def keep_freed_memory():
+    """Makes the C library keep the memory that tensors on the CPU give back, and not fetch it page by page for the next step.
+
+    That took a fifth of the time of a step. Linux with glibc; elsewhere, and for tensors above 32 MiB, nothing changes.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        for parameter, bytes in ((M_TRIM_THRESHOLD, 2**31 - 1), (M_MMAP_THRESHOLD, 32 << 20), (M_TOP_PAD, 64 << 20)):
+            libc.mallopt(parameter, bytes)
 
 
 def join_processes(device: str) -> tuple[int, int]:
@@ -71,6 +85,8 @@ class TrainingStep:
         self.model, self.config, self.precision, self.on_message = model, config, precision, on_message
         self.rank, self.world_size = rank, world_size
         self.device = model.wte.weight.device
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.optimizers = make_optimizers(model, config, precision)
         self.loss_of = torch.compile(model.loss) if config.compile_model else model.loss
         self.micro_batch = math.ceil(config.batch_size / world_size)

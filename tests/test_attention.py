@@ -33,10 +33,9 @@ def random_case(shape, dtype=torch.float64, seed=0):
 def written_out(qkv, slopes):
     """Softmax over the past, in float64 and in the words of the paper."""
     q, k, v = (each.transpose(1, 2) for each in qkv.double().unbind(2))  # each (B, H, T, D)
-    scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
-    for i in range(scores.shape[-1]):
-        for j in range(scores.shape[-1]):
-            scores[:, :, i, j] += -slopes.double() * (i - j) if j <= i else -math.inf
+    positions = range(q.shape[2])
+    bias = [[[-slope * (i - j) if j <= i else -math.inf for j in positions] for i in positions] for slope in slopes.tolist()]
+    scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1]) + torch.tensor(bias, dtype=torch.float64)
     weights = scores.exp() / scores.exp().sum(-1, keepdim=True)
     return (weights @ v).transpose(1, 2)
 
