@@ -5,7 +5,7 @@ score(i, j) = q_i . k_j / sqrt(D) - slope_h * (i - j) for j <= i. Shapes: B batc
 
 import math
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -48,8 +48,8 @@ def choose_attention(slopes: torch.Tensor, T: int, head_dim: int) -> Callable[[t
     device = slopes.device.type
     if device == "cpu" and slopes.dtype == torch.float32 and _attention is not None:
         return partial(kernel_attention, slopes=slopes)
-    if device == "cuda" and T > MAX_MASK_LENGTH and head_dim >= MIN_FLEX_HEAD_DIM and torch.compiler.is_compiling():
-        return partial(block_attention, slopes=slopes, block_mask=causal_blocks(T, slopes.device))
+    if torch.compiler.is_compiling() and T in _blocks and head_dim >= MIN_FLEX_HEAD_DIM:
+        return partial(block_attention, slopes=slopes, block_mask=_blocks[T])
     return partial(masked_attention, bias=alibi_bias(slopes, T))
 
 
@@ -63,9 +63,13 @@ def masked_attention(qkv: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
 # ---- CUDA: FlexAttention, which computes the bias inside its kernel ----
 
 
-@lru_cache(maxsize=8)
-def causal_blocks(T: int, device: torch.device) -> BlockMask:
-    return create_block_mask(lambda b, h, i, j: i >= j, B=None, H=None, Q_LEN=T, KV_LEN=T, device=str(device))
+_blocks: dict[int, BlockMask] = {}  # by length: which blocks of a (T, T) matrix a CUDA GPU needs to compute
+
+
+def prepare_blocks(T: int, device: torch.device):
+    """Lets attention over T positions on a CUDA GPU be block_attention where it is compiled; to be called before that."""
+    if device.type == "cuda" and T > MAX_MASK_LENGTH:
+        _blocks[T] = create_block_mask(lambda b, h, i, j: i >= j, B=None, H=None, Q_LEN=T, KV_LEN=T, device=str(device))
 
 
 def block_attention(qkv: torch.Tensor, slopes: torch.Tensor, block_mask: BlockMask) -> torch.Tensor:

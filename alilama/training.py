@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 import torch.distributed as dist
 
+from alilama.attention import prepare_blocks
 from alilama.config import Config
 from alilama.errors import UserError, is_out_of_memory
 from alilama.loss import CHUNK_LOGITS
@@ -118,6 +119,7 @@ class TrainingStep:
     def prepare(self, windows: torch.Tensor):
         """Compiles, or says why this machine cannot; computes the gradients of windows, (B, T + 1), once, in vain."""
         windows = windows.chunk(self.world_size)[self.rank].to(self.device)
+        prepare_blocks(self.config.max_seq_len, self.device)
         try:
             self._with_enough_memory(self._compute_gradients, windows, reduce=False)
         except Exception as error:  # what a compiler raises is its own affair: anything means that it does not work here
@@ -163,17 +165,30 @@ class TrainingStep:
             self._update()
         torch.cuda.current_stream().wait_stream(stream)
         self.steps_made += 1
-        if self.steps_made == STEPS_BEFORE_GRAPH:  # recording runs nothing: no step is made twice
-            self.static_windows, graph = windows.clone(), torch.cuda.CUDAGraph()
+        if self.steps_made == STEPS_BEFORE_GRAPH:
+            self._capture(windows)
+
+    def _capture(self, windows: torch.Tensor):
+        """Records a step as a CUDA graph, or says why that does not work; recording runs nothing."""
+        static_windows, graph = windows.clone(), torch.cuda.CUDAGraph()
+        try:
             with torch.cuda.graph(graph):
-                self._compute_gradients(self.static_windows)
+                self._compute_gradients(static_windows)
                 self._update()
-            self.graph = graph
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            reason = str(error).strip().partition("\n")[0]
+            self.on_message(f"Not recorded as a CUDA graph: {reason}. It works without, slower.")
+            self.is_captured = False
+            return
+        self.static_windows, self.graph = static_windows, graph
 
     def _compute_gradients(self, windows: torch.Tensor, *, reduce: bool = True):  # (B, T + 1)
         self.buffer.zero_()
         for part in windows.split(self.micro_batch):
-            with torch.autocast(self.device.type, dtype=self.precision, enabled=self.precision != torch.float32):
+            with torch.autocast(self.device.type, dtype=self.precision, enabled=self.precision != torch.float32,
+                                cache_enabled=not self.is_captured):
                 loss = self.loss_of(part[:, :-1], part[:, 1:])
             loss = loss * (len(part) / len(windows))
             (loss * self.counts["scale"]).backward()

@@ -158,12 +158,22 @@ def test_without_the_kernel_the_cpu_takes_the_mask(monkeypatch):
     torch.testing.assert_close(found.double(), written_out(qkv, slopes), atol=1e-5, rtol=0)
 
 
-def test_block_attention_is_masked_attention():
-    qkv, slopes, _ = random_case((2, 300, 12, 16), torch.float32)
-    blocks = attention.causal_blocks(300, torch.device("cpu"))
+def test_block_attention_is_masked_attention(monkeypatch):
+    """As it is compiled for a GPU, apart from the backward pass, which FlexAttention has only there."""
+    monkeypatch.setattr(attention, "_attention", None)
+    monkeypatch.setattr(attention, "MAX_MASK_LENGTH", 64)
+    monkeypatch.setattr(attention, "_blocks", {})
+    qkv, slopes, _ = random_case((2, 200, 12, 16), torch.float32)
+    blocks = attention.create_block_mask(lambda b, h, i, j: i >= j, B=None, H=None, Q_LEN=200, KV_LEN=200, device="cpu")
+    attention._blocks[200] = blocks
+    used = []
+    monkeypatch.setattr(attention, "block_attention", lambda *inputs, way=attention.block_attention, **options:
+                        used.append(1) or way(*inputs, **options))
     with torch.no_grad():
-        found = attention.block_attention(qkv.detach(), slopes, blocks)
-        torch.testing.assert_close(found, masked_attention(qkv, alibi_bias(slopes, 300)), atol=1e-5, rtol=0)
+        found = torch.compile(lambda qkv: choose_attention(slopes, 200, 16)(qkv))(qkv.detach())
+        torch.testing.assert_close(found, masked_attention(qkv, alibi_bias(slopes, 200)), atol=1e-5, rtol=0)
+    assert used
+    assert choose_attention(slopes, 200, 16).func is masked_attention  # not compiled, it would hold all scores
 
 
 @on_cuda
@@ -172,6 +182,7 @@ def test_block_attention_is_masked_attention():
 def test_every_way_on_the_gpu_is_softmax_over_the_past_to_rounding(shape, dtype, tolerance):
     qkv, slopes, grad_y = (x.to("cuda") for x in random_case(shape, dtype))
     qkv = qkv.detach().requires_grad_()
+    attention.prepare_blocks(shape[1], slopes.device)
     compiled = torch.compile(lambda qkv: choose_attention(slopes, shape[1], shape[3])(qkv))
     exact = qkv.detach().double().requires_grad_()
     bias = alibi_bias(slopes.double(), shape[1])

@@ -10,6 +10,7 @@ import torch
 from conftest import ROOT, tiny_model
 
 from alilama import loss
+from alilama.attention import prepare_blocks
 from alilama.errors import UserError
 from alilama.optim import make_optimizers
 from alilama.training import FIRST_SCALE, SCALE_GROWS_AFTER, TrainingStep, choose_precision, estimate_bytes
@@ -291,6 +292,7 @@ def test_attention_with_biases_takes_memory_that_grows_with_the_length_and_not_i
     peaks = []
     for length in (1024, 4096):
         model = tiny_model(VOCAB, d_model=128, num_heads=8, max_seq_len=length).train().to("cuda")
+        prepare_blocks(length, model.wte.weight.device)
         loss_of, windows = torch.compile(model.loss), torch.zeros(1, length + 1, dtype=torch.int64, device="cuda")
         for _ in range(2):
             torch.cuda.reset_peak_memory_stats()

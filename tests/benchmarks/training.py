@@ -26,7 +26,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from alilama.attention import alibi_slopes, choose_attention
+from alilama.attention import alibi_slopes, choose_attention, prepare_blocks
 from alilama.config import Config, read_settings
 from alilama.data import TrainingWindows
 from alilama.model import Model, ModelConfig, choose_device
@@ -190,6 +190,7 @@ def compare_attention(arguments: argparse.Namespace, device: str, precision: tor
             size = (max(1, arguments.tokens // context), context, 3, num_heads, d_model // num_heads)
             qkv = torch.randn(size, device=device).to(precision).requires_grad_()
             slopes = alibi_slopes(num_heads).to(device)
+            prepare_blocks(context, slopes.device)
 
             def with_biases(qkv, slopes=slopes, context=context, head_dim=d_model // num_heads):
                 return choose_attention(slopes, context, head_dim)(qkv)
