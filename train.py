@@ -193,7 +193,7 @@ def main(argv: list[str]):
     model.train()
     log = Log(folder, config, step) if is_first else None
     bar = tqdm(total=num_steps, initial=step, unit="step", dynamic_ncols=True, disable=not is_first)
-    val_score, logged_at, drawn_at = None, (step, time.perf_counter()), time.perf_counter()
+    first_step, val_score, logged_at, drawn_at = step, None, (step, time.perf_counter()), time.perf_counter()
     while step < num_steps and not is_stopping(stopping, step, config.log_interval, world_size):
         learning_rate = learning_rate_at(step, num_steps, config)
         train_step(torch.from_numpy(batches.batch(step)), learning_rate)
@@ -216,6 +216,9 @@ def main(argv: list[str]):
                    "tokens_per_s": round(tokens_per_s)}
             if is_evaluated:
                 row |= {"val_loss": round(val_score.loss, 5), "val_bits_per_byte": round(val_score.bits_per_byte, 5)}
+            if logged_at[0] == first_step:
+                minutes = (num_steps - step) * B * T / tokens_per_s / 60
+                bar.write(f"{tokens_per_s:,.0f} tokens/s: about {minutes:.0f} minutes to go")
             log.write(row)
             bar.set_postfix(loss=f"{row['train_loss']:.5}", **({"val": f"{val_score.loss:.3f}"} if val_score else {}),
                             tok_s=f"{tokens_per_s:,.0f}")
