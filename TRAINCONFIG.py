@@ -29,7 +29,7 @@ beta2 = 0.95  # memory of the squared gradient in AdamW
 grad_clip = 1.0  # longest gradient that is taken as it is
 # On the demo stories muon reached 0.28 bits per byte where adamw (at 5e-3) reached 0.51, both after 5.2 million tokens.
 optimizer = "muon"  # adamw, or muon: Muon on the blocks' matrices and AdamW on the rest
-precision = "auto"  # bf16, fp16 or fp32; auto takes bf16 or fp16 on a CUDA GPU, whichever it has, and fp32 elsewhere
+precision = "auto"  # bf16, fp16 or fp32; auto takes what the hardware is fastest in: bf16, else fp16 on CUDA GPUs, else fp32
 compile_model = True  # compile the model with torch.compile: a wait at the start, then faster steps
 seed = 1  # of the initial weights, the order of the data, dropout and samples
 init_from = None  # folder of a model to start from: its shape, weights and tokenizer

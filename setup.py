@@ -41,11 +41,11 @@ class BuildTokenizer(build_ext):
 
 HEADERS = sorted([*glob("csrc/*.hpp"), *glob("csrc/*.inc")])
 EXTENSIONS = [Pybind11Extension("alilama._bpe", [f"csrc/{name}.cpp" for name in SOURCES], cxx_std=17, depends=HEADERS)]
-if platform.system() == "Linux":  # elsewhere attention takes PyTorch's own way
+if platform.system() == "Linux":  # elsewhere, and where it does not compile, attention takes PyTorch's own way
     EXTENSIONS.append(Pybind11Extension(
         "alilama._attention", ["csrc/attention/attention.cpp", "csrc/attention/bindings.cpp"], cxx_std=17,
         depends=["csrc/attention/attention.hpp"],
-        extra_compile_args=["-fopenmp", "-Wno-psabi"], extra_link_args=["-fopenmp"]))
+        extra_compile_args=["-fopenmp", "-Wno-psabi"], extra_link_args=["-fopenmp"], optional=True))
 
 setup(
     ext_modules=EXTENSIONS,

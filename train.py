@@ -85,15 +85,16 @@ def is_stopping(stopping: list, step: int, log_interval: int, world_size: int) -
     return any_stopping.item() > 0
 
 
-def memorizing_advice(rows: list[dict[str, float]], num_parameters: int, num_tokens: int) -> str:
+def memorizing_advice(rows: list[dict[str, float]], config: Config, num_parameters: int, num_tokens: int) -> str:
     """Returns what to change when the model learns its text by heart, for the log so far and the tokens of the text."""
     best = min((row for row in rows if "val_loss" in row), key=lambda row: row["val_loss"])
-    remedies = [f"--epochs={max(best['epoch'], 0.1):.1f} would have been enough"] if best["epoch"] > 1 else []
+    enough = f"--train_tokens={best['tokens']:.0f}" if config.train_tokens else f"--epochs={best['epoch']:.2f}"
+    remedies = [f"less training ({enough} would have been enough)"]
     remedies += ["a smaller d_model or fewer blocks"] if num_parameters > num_tokens / 4 else []
-    remedies += ["--dropout=0.1", "more text"]
-    return (f"The model is memorizing: since step {best['step']:,.0f} the validation loss rises while the training loss falls. "
-            f"It has {num_parameters:,} parameters for {num_tokens:,} tokens of text, and reads them for the "
-            f"{math.ceil(rows[-1]['epoch'])}. time. What helps: {', or '.join(remedies)}. The best weights are kept.")
+    remedies += ["more text", "--dropout=0.1"]
+    return (f"The model is memorizing: since step {best['step']:,.0f} the validation loss rises while the training loss falls, "
+            f"with {num_parameters:,} parameters for {num_tokens:,} tokens of text. What helps: {', or '.join(remedies)}. The "
+            "best weights are kept.")
 
 
 def main(argv: list[str]):
@@ -160,6 +161,7 @@ def main(argv: list[str]):
         if not is_mpt(model.config):
             print("hidden_dim is not 4 * d_model: the model cannot be read by Transformers or llama.cpp, only by Alilama")
         save_description(folder, model.config, tokenizer)
+    log = Log(folder, config, step) if is_first else None
     train_step.prepare(torch.from_numpy(batches.batch(0)))
     torch.manual_seed(config.seed + step + rank)  # dropout differs between processes
     if state is not None and is_first:
@@ -191,7 +193,6 @@ def main(argv: list[str]):
     if state is None and is_first:
         checkpoint()  # from now on the folder is this run's
     model.train()
-    log = Log(folder, config, step) if is_first else None
     bar = tqdm(total=num_steps, initial=step, unit="step", dynamic_ncols=True, disable=not is_first)
     first_step, val_score, logged_at, drawn_at = step, None, (step, time.perf_counter()), time.perf_counter()
     while step < num_steps and not is_stopping(stopping, step, config.log_interval, world_size):
@@ -205,9 +206,9 @@ def main(argv: list[str]):
 
         train_loss, skipped = train_step.read_losses()  # waits for the device
         tokens_per_s = (step - logged_at[0]) * B * T / (time.perf_counter() - logged_at[1])
-        if is_evaluated and is_first:
+        if is_evaluated:  # by every process, so that all decide alike
             val_score = evaluate(model, tokenizer, val_ids, T)
-        if skipped >= MAX_SKIPPED_STEPS or (is_evaluated and is_first and not math.isfinite(val_score.loss)):
+        if skipped >= MAX_SKIPPED_STEPS or (is_evaluated and not math.isfinite(val_score.loss)):
             raise UserError(f"the loss is not finite any more at step {step}; the last good state is in {folder}. "
                             "Try a smaller learning_rate")
         if is_first:
@@ -233,7 +234,7 @@ def main(argv: list[str]):
             bar.write(f"\nstep {step:,}: validation loss {val_score.loss:.3f}, {val_score.bits_per_byte:.3f} bits per byte")
             rows = read_log(log.path)
             if is_memorizing(rows) and not is_memorizing(rows[:-1]):
-                bar.write(memorizing_advice(rows, model.num_parameters(), tokens.meta.tokens["train"]))
+                bar.write(memorizing_advice(rows, config, model.num_parameters(), tokens.meta.tokens["train"]))
             if step < num_steps:
                 bar.write(f"{sample(model)}\n")
         logged_at = (step, time.perf_counter())

@@ -17,7 +17,7 @@ except ImportError:  # it is built where GCC's vectors and OpenMP are: on Linux
     _attention = None
 
 MIN_FLEX_HEAD_DIM = 16  # FlexAttention refuses narrower heads
-MAX_MASK_LENGTH = 256  # up to here the (H, T, T) bias is so small that reading it costs less than building blocks
+MAX_MASK_LENGTH = 256  # up to here the (H, T, T) bias is small, and FlexAttention's blocks of 128 would skip little
 
 
 def alibi_slopes(num_heads: int) -> torch.Tensor:

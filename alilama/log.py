@@ -76,7 +76,7 @@ def open_elsewhere(folder: Path, config: Config, step: int):
         if config.log_to == "tensorboard":
             from torch.utils.tensorboard import SummaryWriter
 
-            writer = SummaryWriter(folder / "tensorboard", purge_step=step or None)
+            writer = SummaryWriter(folder / "tensorboard", purge_step=step + 1)  # hides what comes from there on
 
             def write(numbers: dict[str, float], step: int):
                 for name, number in numbers.items():
@@ -86,8 +86,10 @@ def open_elsewhere(folder: Path, config: Config, step: int):
         if config.log_to == "wandb":
             import wandb
 
-            run = wandb.init(project="alilama", name=config.model_name, id=config.model_name, resume="allow",
-                             dir=folder, config=asdict(config))
+            id_file = folder / "wandb_run.txt"
+            known = {"id": id_file.read_text(), "resume": "must"} if step > 0 and id_file.exists() else {}
+            run = wandb.init(project="alilama", name=config.model_name, dir=folder, config=asdict(config), **known)
+            id_file.write_text(run.id)
             return lambda numbers, step: run.log(numbers, step=step), run.finish
     except ImportError as error:
         raise UserError(f"log_to = {config.log_to!r}: {error.name or config.log_to} is not installed; run "

@@ -1,9 +1,10 @@
-"""The cross-entropy of a linear layer's outputs, without ever holding all of them."""
+"""The cross-entropy of a linear layer's outputs, which in training are never all in memory."""
 
 import torch
 import torch.nn.functional as F
 
 # Logits that are computed at once. On the CPU a chunk should stay in the cache; on a GPU few launches count for more.
+MAX_ROWS_FP16 = 4096  # of a chunk: the sum of their gradients has to stay below fp16's largest number
 CHUNK_LOGITS = {"cpu": 1 << 21, "cuda": 1 << 27, "mps": 1 << 25}
 
 
@@ -11,8 +12,8 @@ class LinearCrossEntropy(torch.autograd.Function):
     """Mean cross-entropy of targets, (N,), under the logits x @ weight.T, for x of (N, C) and weight of (V, C), in nats.
 
     The logits are made chunk by chunk, and each chunk's gradients at once, in the forward pass, so that nothing of size
-    (N, V) is stored or read again (as in Liger-Kernel, Hsu et al. 2024, arXiv:2410.10989). Sums are in float32; the matrices
-    are multiplied in autocast's dtype where autocast is on.
+    (N, V) is stored or read again (as in Liger-Kernel, Hsu et al. 2024, arXiv:2410.10989). Sums over chunks are in float32; the
+    matrices are multiplied in autocast's dtype where autocast is on.
     """
 
     @staticmethod
@@ -21,6 +22,7 @@ class LinearCrossEntropy(torch.autograd.Function):
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
         rows, matrix = x.to(dtype), weight.to(dtype)
         chunk = max(1, CHUNK_LOGITS[device] // V)
+        chunk = min(chunk, MAX_ROWS_FP16) if dtype == torch.float16 else chunk
         total, grad_rows, grad_weight = x.new_zeros((), dtype=torch.float32), [], torch.zeros_like(weight)
         classes = torch.arange(V, device=x.device)
         for part, target in zip(rows.split(chunk), targets.split(chunk), strict=True):
@@ -39,7 +41,7 @@ class LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx, grad: torch.Tensor) -> tuple:
         grad_rows, grad_weight = ctx.saved_tensors
         scale = grad * ctx.scale
-        return (grad_rows * scale).to(ctx.dtype), grad_weight * scale, None
+        return grad_rows.to(ctx.dtype) * scale, grad_weight * scale, None
 
 
 def linear_cross_entropy(x: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -8,6 +8,7 @@ import torch
 from alilama.config import Config
 from alilama.model import Model
 
+MOMENTUM = 0.95  # of Muon
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # coefficients of Jordan et al. 2024, https://kellerjordan.github.io/posts/muon
 
 
@@ -18,8 +19,8 @@ def orthogonalize(matrices: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """
     a, b, c = NEWTON_SCHULZ
     is_tall = matrices.shape[1] > matrices.shape[2]
-    X = (matrices.mT if is_tall else matrices).to(dtype)
-    X = X / (X.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    X = matrices.mT if is_tall else matrices
+    X = (X / (X.norm(dim=(1, 2), keepdim=True) + 1e-12)).to(dtype)  # in this order: fp16 cannot hold small gradients
     for _ in range(5):
         A = X @ X.mT
         X = torch.baddbmm(X, torch.baddbmm(A, A, A, beta=b, alpha=c), X, beta=a)
@@ -35,8 +36,8 @@ class Muon(torch.optim.Optimizer):
     as it is in a step for which its attribute `found_inf` is 1, and takes `lr` as a tensor.
     """
 
-    def __init__(self, groups: list[dict], lr: torch.Tensor, weight_decay: float, dtype: torch.dtype, momentum: float = 0.95):
-        super().__init__(groups, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "parts": 1})
+    def __init__(self, groups: list[dict], lr: torch.Tensor, weight_decay: float, dtype: torch.dtype):
+        super().__init__(groups, {"lr": lr, "weight_decay": weight_decay, "parts": 1})
         self.dtype, self.found_inf = dtype, torch.zeros((), device=lr.device)
 
     @torch.no_grad()
@@ -47,9 +48,8 @@ class Muon(torch.optim.Optimizer):
                 state = self.state[parameter]
                 if not state:
                     state["momentum"] = torch.zeros_like(parameter)
-                share = (1 - group["momentum"]) * (1 - self.found_inf)
-                momentum = state["momentum"].lerp_(parameter.grad, share)
-                direction = parameter.grad.lerp(momentum, group["momentum"])  # Nesterov's
+                momentum = state["momentum"].lerp_(parameter.grad, (1 - MOMENTUM) * (1 - self.found_inf))
+                direction = parameter.grad.lerp(momentum, MOMENTUM)  # Nesterov's
                 for matrix, its_direction in zip(parameter.chunk(group["parts"]), direction.chunk(group["parts"]), strict=True):
                     same_shape[matrix.shape].append((matrix, its_direction, group))
         for (rows, columns), matrices in same_shape.items():

@@ -5,7 +5,9 @@ import ctypes
 import math
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -40,8 +42,8 @@ def keep_freed_memory():
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
-        for parameter, bytes in ((M_TRIM_THRESHOLD, 2**31 - 1), (M_MMAP_THRESHOLD, 32 << 20), (M_TOP_PAD, 64 << 20)):
-            libc.mallopt(parameter, bytes)
+        for parameter, value in ((M_TRIM_THRESHOLD, 2**31 - 1), (M_MMAP_THRESHOLD, 32 << 20), (M_TOP_PAD, 64 << 20)):
+            libc.mallopt(parameter, value)
 
 
 def join_processes(device: str) -> tuple[int, int]:
@@ -50,7 +52,7 @@ def join_processes(device: str) -> tuple[int, int]:
         return 0, 1
     if device == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if device == "cuda" else "gloo")
+    dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=timedelta(hours=1))  # one may draw and save
     atexit.register(dist.destroy_process_group)
     return dist.get_rank(), dist.get_world_size()
 
@@ -60,7 +62,8 @@ def estimate_bytes(model: Model, config: Config, precision: torch.dtype, windows
 
     Weights, gradients and the optimizer's memory in float32; for each token what the backward pass needs: the residual
     stream in float32 (8 bytes a block for each number), and in `precision` the inputs of the matrices, q, k and v, and the
-    hidden layer before and after its activation (14 numbers); and a chunk of logits and their gradients.
+    hidden layer before and after its activation (14 numbers); a chunk of logits and their gradients; and the gradient of
+    the embedding while it is summed over chunks.
     """
     shape, size = model.config, precision.itemsize
     matrices = sum(p.numel() for p in model.blocks.parameters() if p.ndim == 2)
@@ -69,7 +72,7 @@ def estimate_bytes(model: Model, config: Config, precision: torch.dtype, windows
     tokens = windows * config.max_seq_len
     activations = tokens * (shape.blocks * (8 * shape.d_model + size * wide) + 8 * shape.d_model)
     logits = min(tokens * shape.vocab_size, CHUNK_LOGITS[model.wte.weight.device.type]) * (8 + size)
-    return weights + activations + logits
+    return weights + activations + logits + 8 * model.wte.weight.numel()
 
 
 class TrainingStep:
@@ -78,11 +81,12 @@ class TrainingStep:
     A step whose gradient is not finite changes nothing but the count. In fp16 the loss is scaled. Where memory is too
     small for a batch, it is cut into micro-batches whose gradients are added up; `on_message` is told so. Several
     processes each take their share of a batch and add up their gradients (data parallel); all must be given the same
-    batches. On a CUDA GPU a whole step becomes one CUDA graph, since small models wait for launches, not for arithmetic.
+    batches. Where one process trains on a CUDA GPU and the model is compiled, a whole step becomes one CUDA graph, since
+    small models wait for launches, not for arithmetic.
     """
 
-    def __init__(self, model: Model, config: Config, precision: torch.dtype, *, rank: int = 0, world_size: int = 1,
-                 on_message: Callable[[str], None] = print):
+    def __init__(self, model: Model, config: Config, precision: torch.dtype, *, on_message: Callable[[str], None],
+                 rank: int = 0, world_size: int = 1):
         self.model, self.config, self.precision, self.on_message = model, config, precision, on_message
         self.rank, self.world_size = rank, world_size
         self.device = model.wte.weight.device
@@ -106,85 +110,98 @@ class TrainingStep:
 
     def __call__(self, windows: torch.Tensor, learning_rate: float):
         """Makes one step on windows, (B, T + 1) int64 on the CPU, of which this process takes its share."""
-        windows = windows.chunk(self.world_size)[self.rank]
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"].fill_(learning_rate)
-        if self.device.type == "cuda":
-            windows = windows.pin_memory().to(self.device, non_blocking=True)
-        else:
-            windows = windows.to(self.device)
-        self._with_enough_memory(self._step, windows)
+        windows = self._share(windows)
+        if self.is_captured and self.graph is None and self.steps_made == STEPS_BEFORE_GRAPH:
+            self._capture(windows)
+        if self.graph is not None:
+            self.static_windows.copy_(windows)
+            self.graph.replay()
+            return
+        with self._stream_of_its_own():
+            self._compute_gradients_in_parts(windows)
+            if self.world_size > 1:
+                dist.all_reduce(self.buffer)
+                self.buffer.div_(self.world_size)
+            self._update()
+        self.steps_made += 1
 
     def prepare(self, windows: torch.Tensor):
         """Compiles, or says why this machine cannot; computes the gradients of windows, (B, T + 1), once, in vain."""
-        windows = windows.chunk(self.world_size)[self.rank].to(self.device)
+        windows = self._share(windows)
         prepare_blocks(self.config.max_seq_len, self.device)
         try:
-            self._with_enough_memory(self._compute_gradients, windows, reduce=False)
+            with self._stream_of_its_own():
+                self._compute_gradients_in_parts(windows)
         except Exception as error:  # what a compiler raises is its own affair: anything means that it does not work here
             if self.loss_of == self.model.loss or isinstance(error, UserError):
                 raise
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
             self.on_message(f"Not compiled: {reason}. It works without, slower; --compile_model=False hides this.")
             self.loss_of, self.is_captured = self.model.loss, False
-            self._with_enough_memory(self._compute_gradients, windows, reduce=False)
+            self._compute_gradients_in_parts(windows)
 
-    def _with_enough_memory(self, function: Callable, windows: torch.Tensor, **options):
-        """Calls function(windows); where memory runs out, again with micro-batches of half the size."""
-        while True:
-            try:
-                return function(windows, **options)
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                reason = str(error).strip().partition("\n")[0]
-            if self.micro_batch == 1:
-                raise UserError("out of memory even with one window at a time; choose a smaller max_seq_len or a smaller "
-                                f"model ({reason})")
-            self.micro_batch = math.ceil(self.micro_batch / 2)
-            self.steps_made, self.graph = 0, None
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
-            self.on_message(f"Out of memory: batches are computed {self.micro_batch} windows at a time from now on; what is "
-                            "learned stays the same.")
+    def _share(self, windows: torch.Tensor) -> torch.Tensor:
+        """Returns the part of the windows that is this process's, on its device."""
+        windows = windows.chunk(self.world_size)[self.rank]
+        if self.device.type == "cuda":
+            windows = windows.pin_memory()
+        return windows.to(self.device, non_blocking=True)
 
-    def _step(self, windows: torch.Tensor):
-        if self.graph is not None:
-            self.static_windows.copy_(windows)
-            self.graph.replay()
-            return
+    @contextmanager
+    def _stream_of_its_own(self) -> Iterator[None]:
+        """Runs what comes before the recording of a graph beside the current stream, as recording wants it."""
         if not self.is_captured:
-            self._compute_gradients(windows)
-            self._update()
+            yield
             return
-        stream = torch.cuda.Stream()  # capturing wants the steps before it on a stream of their own
+        stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
-            self._compute_gradients(windows)
-            self._update()
+            yield
         torch.cuda.current_stream().wait_stream(stream)
-        self.steps_made += 1
-        if self.steps_made == STEPS_BEFORE_GRAPH:
-            self._capture(windows)
 
     def _capture(self, windows: torch.Tensor):
-        """Records a step as a CUDA graph, or says why that does not work; recording runs nothing."""
+        """Records a step as a CUDA graph, which runs nothing; where that does not work, says why."""
         static_windows, graph = windows.clone(), torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(graph):
                 self._compute_gradients(static_windows)
                 self._update()
         except RuntimeError as error:
-            if is_out_of_memory(error):
-                raise
             reason = str(error).strip().partition("\n")[0]
-            self.on_message(f"Not recorded as a CUDA graph: {reason}. It works without, slower.")
-            self.is_captured = False
+            if is_out_of_memory(error):
+                self._halve_micro_batch(reason)
+            else:
+                self.on_message(f"Not recorded as a CUDA graph: {reason}. It works without, slower.")
+                self.is_captured = False
             return
         self.static_windows, self.graph = static_windows, graph
 
-    def _compute_gradients(self, windows: torch.Tensor, *, reduce: bool = True):  # (B, T + 1)
+    def _compute_gradients_in_parts(self, windows: torch.Tensor):
+        """Computes gradients; where memory runs out, begins again with micro-batches of half the size."""
+        while True:
+            try:
+                return self._compute_gradients(windows)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                reason = str(error).strip().partition("\n")[0]
+            self._halve_micro_batch(reason)  # out here: the error holds on to memory
+
+    def _halve_micro_batch(self, reason: str):
+        if self.micro_batch == 1:
+            raise UserError("out of memory even with one window at a time; choose a smaller max_seq_len or a smaller model "
+                            f"({reason})")
+        self.micro_batch = math.ceil(self.micro_batch / 2)
+        self.steps_made = 0  # the new size is compiled before it is recorded
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.on_message(f"Out of memory: batches are computed {self.micro_batch} windows at a time from now on; what is "
+                        "learned stays the same.")
+
+    def _compute_gradients(self, windows: torch.Tensor):  # (B, T + 1)
         self.buffer.zero_()
         for part in windows.split(self.micro_batch):
             with torch.autocast(self.device.type, dtype=self.precision, enabled=self.precision != torch.float32,
@@ -193,9 +210,6 @@ class TrainingStep:
             loss = loss * (len(part) / len(windows))
             (loss * self.counts["scale"]).backward()
             self.loss.add_(loss.detach())
-        if reduce and self.world_size > 1:
-            dist.all_reduce(self.buffer)
-            self.buffer.div_(self.world_size)
 
     @torch.no_grad()
     def _update(self):
@@ -205,9 +219,11 @@ class TrainingStep:
         factor = (self.config.grad_clip / (norm + 1e-6)).clamp(max=1) / counts["scale"]
         self.gradients.copy_(torch.where(is_finite, self.gradients * factor, 0))
         found_inf = 1 - is_finite.float()
-        for optimizer in self.optimizers:
-            optimizer.found_inf = found_inf
-            optimizer.step()
+        # On Apple GPUs torch's fused AdamW does not look at found_inf.
+        if self.device.type != "mps" or is_finite:
+            for optimizer in self.optimizers:
+                optimizer.found_inf = found_inf
+                optimizer.step()
         counts["loss_sum"].add_(torch.where(is_finite, self.loss, 0))
         counts["losses"].add_(is_finite)
         counts["skipped_in_a_row"].add_(1).mul_(found_inf)
@@ -235,3 +251,5 @@ class TrainingStep:
             optimizer.load_state_dict({"state": values["state"], "param_groups": optimizer.state_dict()["param_groups"]})
         for name, count in self.counts.items():
             count.copy_(state["counts"][name])
+        if self.precision == torch.float16 and self.counts["scale"] == 1:  # the run went on in another precision
+            self.counts["scale"].fill_(FIRST_SCALE)

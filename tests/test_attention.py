@@ -1,4 +1,5 @@
 import math
+import sys
 
 import pytest
 import torch
@@ -65,6 +66,11 @@ def test_masked_attention_is_softmax_over_the_past_written_out(shape):
     expected_y, expected_grad = result_and_gradient(lambda qkv: written_out(qkv, slopes), qkv, grad_y)
     torch.testing.assert_close(y, expected_y, atol=1e-12, rtol=0)
     torch.testing.assert_close(grad, expected_grad, atol=1e-12, rtol=0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel is built on Linux only")
+def test_the_kernel_is_there_on_linux():
+    assert attention._attention is not None
 
 
 @with_kernel

@@ -50,29 +50,36 @@ def test_the_csv_holds_every_row_at_once_and_goes_on_behind_the_step(tmp_path, m
 
 
 def test_tensorboard_gets_every_number(tmp_path, make_config):
-    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
     log = Log(tmp_path, make_config(log_to="tensorboard"), 0)
     log.write(ROW)
     log.write(EVALUATED)
+    log.write(ROW | {"step": 15, "train_loss": 9})
     log.close()
-    events = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
+    log = Log(tmp_path, make_config(log_to="tensorboard"), 10)  # the run goes on from there
+    log.write(ROW | {"step": 15})
+    log.close()
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     assert set(events.Tags()["scalars"]) == set(COLUMNS) - {"step"}
-    assert [(event.step, event.value) for event in events.Scalars("train_loss")] == [(5, 2.5), (10, 2.5)]
+    assert [(event.step, event.value) for event in events.Scalars("train_loss")] == [(5, 2.5), (10, 2.5), (15, 2.5)]
     assert [(event.step, event.value) for event in events.Scalars("val_loss")] == [(10, 2.25)]
 
 
-def test_weights_and_biases_gets_the_settings_and_every_number(tmp_path, make_config, monkeypatch):
+def test_weights_and_biases_gets_settings_and_numbers_and_goes_on_with_the_same_run(tmp_path, make_config, monkeypatch):
     calls = []
-    run = types.SimpleNamespace(log=lambda numbers, step: calls.append((step, numbers)), finish=lambda: calls.append("end"))
+    run = types.SimpleNamespace(id="x7", log=lambda numbers, step: calls.append((step, numbers)), finish=lambda: None)
     monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=lambda **settings: calls.append(settings) or run))
-    log = Log(tmp_path, make_config(log_to="wandb", model_name="owl", d_model=96), 0)
-    log.write(EVALUATED)
-    log.close()
-    settings, (step, numbers), end = calls
-    assert settings["name"] == settings["id"] == "owl" and settings["resume"] == "allow"
-    assert settings["config"]["d_model"] == 96
-    assert step == 10 and numbers["val_loss"] == 2.25 and numbers["learning_rate"] == 0.01 and end == "end"
+    for step in (0, 10, 0):
+        log = Log(tmp_path, make_config(log_to="wandb", model_name="owl", d_model=96), step)
+        log.write(EVALUATED)
+        log.close()
+    first, (step, numbers), second, _, third, _ = calls
+    assert first["name"] == "owl" and first["config"]["d_model"] == 96 and "id" not in first
+    assert step == 10 and numbers["val_loss"] == 2.25 and numbers["learning_rate"] == 0.01
+    assert second["id"] == "x7" and second["resume"] == "must"
+    assert "id" not in third  # it begins again
 
 
 @pytest.mark.parametrize("log_to, module", [("wandb", "wandb"), ("tensorboard", "torch.utils.tensorboard")])

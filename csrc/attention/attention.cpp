@@ -1,8 +1,10 @@
 #include "attention.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
+#include <new>
 #include <vector>
 
 // The functions marked so are compiled for several generations of x86, and the best one is taken when the program starts.
@@ -264,27 +266,38 @@ struct Place {
     }
 };
 
+// Calls function(place) for every head of a batch, by several threads. Throws std::bad_alloc where one of them did.
+template <class Function>
+void for_each_head(const AttentionShape& shape, int num_threads, Function function) {
+    std::atomic<bool> out_of_memory{false};  // an exception must not leave OpenMP's threads
+#pragma omp parallel for num_threads(num_threads) schedule(static)
+    for (std::int64_t head = 0; head < shape.B * shape.H; ++head) {
+        try {
+            function(Place(shape, head));
+        } catch (const std::bad_alloc&) {
+            out_of_memory = true;
+        }
+    }
+    if (out_of_memory) throw std::bad_alloc();
+}
+
 }  // namespace
 
 template <class Number>
 void attention_forward(const AttentionShape& shape, const Number* qkv, const float* slopes, Number* y, float* logsumexp,
                        int num_threads) {
-#pragma omp parallel for num_threads(num_threads) schedule(static)
-    for (std::int64_t head = 0; head < shape.B * shape.H; ++head) {
-        const Place at(shape, head);
+    for_each_head(shape, num_threads, [&](const Place& at) {
         forward_one(shape, qkv + at.in_qkv, slopes[at.h], y + at.in_y, logsumexp + at.in_logsumexp);
-    }
+    });
 }
 
 template <class Number>
 void attention_backward(const AttentionShape& shape, const Number* qkv, const float* slopes, const float* logsumexp,
                         const Number* grad_y, Number* grad_qkv, int num_threads) {
-#pragma omp parallel for num_threads(num_threads) schedule(static)
-    for (std::int64_t head = 0; head < shape.B * shape.H; ++head) {
-        const Place at(shape, head);
+    for_each_head(shape, num_threads, [&](const Place& at) {
         backward_one(shape, qkv + at.in_qkv, slopes[at.h], logsumexp + at.in_logsumexp, grad_y + at.in_y,
                      grad_qkv + at.in_qkv);
-    }
+    });
 }
 
 template void attention_forward<float>(const AttentionShape&, const float*, const float*, float*, float*, int);

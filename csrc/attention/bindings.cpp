@@ -66,7 +66,7 @@ void backward(const Array<Element>& qkv, const Array<float>& slopes, const Array
 }  // namespace
 
 PYBIND11_MODULE(_attention, m) {
-    m.doc() = "Causal attention with linear biases on the CPU; see csrc/attention.hpp.";
+    m.doc() = "Causal attention with linear biases on the CPU; see csrc/attention/attention.hpp.";
     const auto qkv = py::arg("qkv").noconvert();
     const auto y = py::arg("y").noconvert(), grad_y = py::arg("grad_y").noconvert();
     const auto slopes = py::arg("slopes").noconvert(), logsumexp = py::arg("logsumexp").noconvert();

@@ -4,7 +4,7 @@ For each shape and context: tokens/s, FLOP/s, the share of the device's peak and
 forward, backward, clipping, optimizer) as train.py makes it with the settings of TRAINCONFIG.py, and, given a folder with
 nanoGPT's model.py (https://github.com/karpathy/nanoGPT), of the same step as its train.py makes it, eager and compiled, at
 the same shape, batch and precision. Everybody takes turns; the tables show medians. Then attention alone, with linear biases
-and without, and the share of a step in which the device waits for the host.
+and without. What making a batch takes of a step is the most that a device could wait for the host.
 
 FLOPs are those of the matrices, 6 for each weight and token, and of causal attention, 6 * blocks * context * d_model a token
 (half of what Chowdhery et al. 2022, arXiv:2204.02311, appendix B count, since half of the scores are never needed).
@@ -16,6 +16,7 @@ import contextlib
 import gc
 import importlib.util
 import io
+import re
 import statistics
 import sys
 import time
@@ -40,7 +41,7 @@ SHAPES = {  # d_model, blocks, heads, vocabulary; the last two as in llama2.c
     "110M": (768, 12, 12, 32_000),
 }
 PEAK_TFLOPS = {  # dense, 16 bit with sums in 32 bit, by the makers' data sheets
-    "H200": 989, "H100 80GB HBM3": 989, "H100 PCIe": 756, "A100": 312, "L40S": 362, "L4": 121, "A10": 125, "T4": 65,
+    "H200": 989, "H100 80GB HBM3": 989, "H100 PCIe": 756, "A100": 312, "L40S": 362, "L4": 121, "Tesla T4": 65,
     "RTX 4090": 165, "RTX 4080": 97, "RTX 4070": 58, "RTX 3090": 71, "RTX 3080": 60, "RTX 3060": 25, "RTX 3050": 18,
 }
 
@@ -51,7 +52,7 @@ def synchronize():
 
 
 def measure_peak_flops(device: str, precision: torch.dtype) -> float:
-    """Returns the FLOP/s of the largest of a few multiplications of square matrices, the median of several."""
+    """Returns the FLOP/s of the multiplication of two large square matrices, the median of several."""
     n = 8192 if device == "cuda" else 2048
     a, seconds = torch.randn(n, n, device=device).to(precision), []
     for _ in range(7):
@@ -66,7 +67,7 @@ def measure_peak_flops(device: str, precision: torch.dtype) -> float:
 def peak_flops(device: str, precision: torch.dtype) -> tuple[float, str]:
     if device == "cuda" and precision != torch.float32:
         for name, tflops in PEAK_TFLOPS.items():
-            if name in torch.cuda.get_device_name():
+            if re.search(rf"\b{name}\b", torch.cuda.get_device_name()):
                 return tflops * 1e12, f"the peak stated for {name}"
     return measure_peak_flops(device, precision), "the peak measured with large matrices"
 
@@ -97,7 +98,7 @@ def make_alilama(shape: ModelConfig, batch_size: int, precision: torch.dtype, de
     config = Config(**values | {"batch_size": batch_size, "max_seq_len": shape.max_seq_len, "d_model": shape.d_model,
                                 "num_heads": shape.num_heads})
     model = Model(shape).to(device)
-    train_step = TrainingStep(model, config, precision)
+    train_step = TrainingStep(model, config, precision, on_message=print)
     train_step.prepare(torch.from_numpy(batches.batch(0)))
     return lambda step: train_step(torch.from_numpy(batches.batch(step)), 1e-3)
 
