@@ -24,7 +24,7 @@ train_tokens = None  # train on this many tokens instead of epochs, e.g. 22e6
 # 1.057, 8 at 1e-2 at 1.092, 64 at 1e-2 at 1.120. A large batch keeps a GPU busy, and wants a higher rate.
 batch_size = 32  # windows of max_seq_len tokens in a step
 learning_rate = 3e-2  # at its peak; wider models want less, and adamw about 5e-3
-warmup = 0.02  # share of the steps in which the learning rate rises; then it falls to zero along a cosine
+warmup = 0.02  # share of the steps in which the learning rate rises; then it falls to zero, linearly
 weight_decay = 0.1  # pulls the matrices towards zero
 beta1 = 0.9  # memory of the mean gradient in AdamW
 beta2 = 0.95  # memory of the squared gradient in AdamW

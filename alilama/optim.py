@@ -81,9 +81,8 @@ def make_optimizers(model: Model, config: Config, dtype: torch.dtype = torch.flo
 
 
 def learning_rate_at(step: int, num_steps: int, config: Config) -> float:
-    """Returns the learning rate of a step: it rises linearly, then falls to zero along a half cosine."""
+    """Returns the learning rate of a step: it rises linearly, then falls linearly to zero (as in arXiv:2502.15938)."""
     warmup_steps = config.warmup * num_steps
     if step < warmup_steps:
         return config.learning_rate * (step + 1) / (warmup_steps + 1)
-    progress = (step - warmup_steps) / (num_steps - warmup_steps)
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+    return config.learning_rate * (num_steps - step) / (num_steps - warmup_steps)
