@@ -242,8 +242,10 @@ def test_the_command_says_that_there_is_no_model(refusal, tmp_path):
 def test_a_prompt_longer_than_memory_allows_is_one_line(model_folder, run, tmp_path):
     (tmp_path / "long.py").write_text(
         "import resource, runpy, sys\n"
-        "resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))\n"
-        "sys.argv = ['generate', sys.argv[1], '--prompt', 'word ' * 100_000]\n"
+        "import alilama.checkpoint\n"
+        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + (500 << 20),) * 2)\n"
+        "sys.argv = ['generate', sys.argv[1], '--prompt', 'word ' * 3_000_000]\n"
         "runpy.run_module('alilama.generate', run_name='__main__')\n")
     result = run("long.py", model_folder)
     assert result.returncode == 1
