@@ -139,7 +139,7 @@ def test_a_folder_without_a_model_is_refused(where, tmp_path):
 STATE = {"step": 3, "num_steps": 9, "tokenizer_sha256": "0", "best_loss": 1.5, "config": {"a": 1, "b": None, "c": "text"},
          "model": {"w": torch.arange(4.0)},
          "optimizers": [{"state": {0: {"step": torch.tensor(3.0)}}, "param_groups": [{"lr": 0.1, "betas": (0.9, 0.95)}]}],
-         "rng": torch.get_rng_state(), "losses": [2.5], "data": {"tokens": {"train": 7}}, "scaler": {}}
+         "rng": torch.get_rng_state(), "counts": {"losses": torch.tensor(2.0)}, "data": {"tokens": {"train": 7}}}
 
 
 def test_a_training_state_comes_back_as_it_was(tmp_path):

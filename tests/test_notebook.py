@@ -3,7 +3,6 @@
 import csv
 import importlib
 import itertools
-import runpy
 import shutil
 import sys
 
@@ -16,6 +15,7 @@ from ipykernel import kernelspec
 from alilama import load_model
 from alilama.errors import UserError
 from alilama.generate import stream_text
+from alilama.log import COLUMNS
 
 NOTEBOOK = ROOT / "inference.ipynb"
 DEFAULTS = {"temperature": 0.8, "top_k (0: all)": 0, "top_p": 1.0, "length in tokens": 256, "seed": 1}
@@ -34,10 +34,9 @@ def executed(model_folder, tmp_path_factory):
     stories = folder / "models" / "stories"
     shutil.copytree(model_folder, stories)
     with open(stories / "log.csv", "w", newline="", encoding="utf-8") as file:
-        columns = runpy.run_path(str(ROOT / "train.py"))["LOG_COLUMNS"]
-        log = csv.DictWriter(file, columns)
+        log = csv.DictWriter(file, COLUMNS)
         log.writeheader()
-        log.writerows(dict.fromkeys(columns, 1) | {"tokens": 1000 * step, "train_loss": 5 - step / 10} for step in range(1, 9))
+        log.writerows(dict.fromkeys(COLUMNS, 1) | {"tokens": 1000 * step, "train_loss": 5 - step / 10} for step in range(1, 9))
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     notebook.cells.append(nbformat.v4.new_code_cell(
         "text, *_, button, output = writer.children\n"
