@@ -48,7 +48,7 @@ def keep_freed_memory():
 
 def join_processes(device: str) -> tuple[int, int]:
     """Joins the processes that torchrun started, if it did. Returns the number of this one and how many there are."""
-    if "RANK" not in os.environ:
+    if not dist.is_torchelastic_launched():
         return 0, 1
     if device == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
