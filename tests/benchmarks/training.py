@@ -1,10 +1,10 @@
 """Measures training: python tests/benchmarks/training.py [--nanogpt FOLDER] [--shapes 470K,2M] [--contexts 128]
 
-For each shape and context: tokens/s, FLOP/s, the share of the device's peak and the peak memory of a whole step (loader,
-forward, backward, clipping, optimizer) as train.py makes it with the settings of TRAINCONFIG.py, and, given a folder with
-nanoGPT's model.py (https://github.com/karpathy/nanoGPT), of the same step as its train.py makes it, eager and compiled, at
-the same shape, batch and precision. Everybody takes turns; the tables show medians. Then attention alone, with linear biases
-and without. What making a batch takes of a step is the most that a device could wait for the host.
+For each shape and context: tokens/s, FLOP/s, the share of the device's peak and the peak memory (of a process of its own)
+of a whole step (loader, forward, backward, clipping, optimizer) as train.py makes it with the settings of TRAINCONFIG.py,
+and, given a folder with nanoGPT's model.py (https://github.com/karpathy/nanoGPT), of the same step as its train.py makes it,
+eager and compiled, at the same shape, batch and precision. Everybody takes turns; the tables show medians. Then attention
+alone, with linear biases and without. What making a batch takes of a step is the most that a device could wait for the host.
 
 FLOPs are those of the matrices, 6 for each weight and token, and of causal attention, 6 * blocks * context * d_model a token
 (half of what Chowdhery et al. 2022, arXiv:2204.02311, appendix B count, since half of the scores are never needed).
@@ -13,11 +13,12 @@ The peak is the one the maker states, or what a large multiplication of matrices
 
 import argparse
 import contextlib
-import gc
 import importlib.util
 import io
 import re
+import resource
 import statistics
+import subprocess
 import sys
 import time
 from functools import partial
@@ -72,25 +73,20 @@ def peak_flops(device: str, precision: torch.dtype) -> tuple[float, str]:
     return measure_peak_flops(device, precision), "the peak measured with large matrices"
 
 
-class Memory:
-    """How much more memory is in use at the peak than when this was made."""
+def peak_memory(arguments: argparse.Namespace, who: str, shape: str, context: int) -> int:
+    """Returns the bytes that a process has in use at its peak which does nothing but make three steps of a case.
 
-    def __init__(self, device: str):
-        self.is_cuda = device == "cuda"
-        gc.collect()
-        if self.is_cuda:
-            torch.cuda.reset_peak_memory_stats()
-            self.before = torch.cuda.memory_allocated()
-        else:
-            Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew (Linux)
-            self.before = self._of_process("VmRSS")
+    On a GPU of its memory, else all of the process, libraries included.
+    """
+    case = ["--only", who, "--shapes", shape, "--contexts", str(context), "--tokens", str(arguments.tokens), "--precision",
+            arguments.precision, *(["--nanogpt", arguments.nanogpt] if arguments.nanogpt else [])]
+    result = subprocess.run([sys.executable, __file__, *case], stdout=subprocess.PIPE, check=True, encoding="utf-8")
+    return int(result.stdout.split()[-1])
 
-    def _of_process(self, name: str) -> int:
-        [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name)]
-        return int(line.split()[1]) * 1024
 
-    def peak_bytes(self) -> int:
-        return (torch.cuda.max_memory_allocated() if self.is_cuda else self._of_process("VmHWM")) - self.before
+def print_peak_memory(train_step, device: str):
+    seconds_of(train_step, 0, 3)
+    print(torch.cuda.max_memory_allocated() if device == "cuda" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
 
 def make_alilama(shape: ModelConfig, batch_size: int, precision: torch.dtype, device: str, batches: TrainingWindows):
@@ -144,7 +140,7 @@ def seconds_of(train_step, first: int, steps: int) -> float:
 
 
 def compare_steps(arguments: argparse.Namespace, device: str, precision: torch.dtype):
-    peak, its_source = peak_flops(device, precision)
+    peak, its_source = (1, "") if arguments.only else peak_flops(device, precision)
     print(f"\nTraining, {arguments.tokens:,} tokens a step; peak: {peak / 1e12:.2f} TFLOP/s, {its_source}")
     print(f"{'shape':>6} {'context':>8} {'who':>18} {'tokens/s':>10} {'ours is':>8} {'GFLOP/s':>10} {'of peak':>8} "
           f"{'memory':>9}")
@@ -159,12 +155,15 @@ def compare_steps(arguments: argparse.Namespace, device: str, precision: torch.d
             if arguments.nanogpt:
                 makers["nanoGPT eager"] = partial(make_nanogpt, arguments.nanogpt, False)
                 makers["nanoGPT compiled"] = partial(make_nanogpt, arguments.nanogpt, True)
-            steps, memory, seconds = {}, {}, {who: [] for who in makers}
+            of_case = (shape, batch_size, precision, device, batches)
+            if arguments.only:
+                print_peak_memory(makers[arguments.only](*of_case), device)
+                return
+            memory = {who: peak_memory(arguments, who, name, context) for who in makers}
+            steps, seconds = {}, {who: [] for who in makers}
             for who, make in makers.items():
-                used = Memory(device)
-                steps[who] = make(shape, batch_size, precision, device, batches)
+                steps[who] = make(*of_case)
                 seconds_of(steps[who], 0, 5)  # compiles, and records the graph
-                memory[who] = used.peak_bytes()
             for turn in range(arguments.turns):
                 for who, train_step in steps.items():
                     seconds[who].append(seconds_of(train_step, 5 + turn * arguments.steps, arguments.steps))
@@ -220,6 +219,7 @@ def main():
     parser.add_argument("--precision", default="auto", help="bf16, fp16, fp32 or auto [auto]")
     parser.add_argument("--turns", type=int, default=7, help="how often everybody is timed [7]")
     parser.add_argument("--steps", type=int, help="steps timed in a turn [1, on a GPU 20]")
+    parser.add_argument("--only", metavar="WHO", help="print the peak memory of one of them, in bytes, and end")
     arguments = parser.parse_args()
     device = choose_device()
     arguments.tokens = arguments.tokens or (32_768 if device == "cuda" else 4096)
@@ -228,7 +228,8 @@ def main():
     name = torch.cuda.get_device_name() if device == "cuda" else f"{device}, {torch.get_num_threads()} threads"
     print(f"{name}, {str(precision).removeprefix('torch.')}, torch {torch.__version__}")
     compare_steps(arguments, device, precision)
-    compare_attention(arguments, device, precision)
+    if not arguments.only:
+        compare_attention(arguments, device, precision)
 
 
 if __name__ == "__main__":
