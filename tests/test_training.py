@@ -37,6 +37,13 @@ def make_step(make_config):
     return make
 
 
+def failing(error):
+    """A loss function that raises `error`."""
+    def loss_of(ids, targets):
+        raise error
+    return loss_of
+
+
 def weights(step):
     return {name: parameter.detach().cpu().clone() for name, parameter in step.model.named_parameters()}
 
@@ -177,22 +184,14 @@ def test_when_memory_runs_out_micro_batches_halve_until_they_fit(make_step):
 
 def test_memory_that_is_too_small_for_one_window_is_a_users_error(make_step):
     step = make_step()
-
-    def no_memory(ids, targets):
-        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes.")
-
-    step.loss_of = no_memory
+    step.loss_of = failing(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes."))
     with pytest.raises(UserError, match="smaller max_seq_len or a smaller model"):
         step(batches(1)[0], 0.01)
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory(make_step):
     step = make_step()
-
-    def broken(ids, targets):
-        raise RuntimeError("shapes do not fit")
-
-    step.loss_of = broken
+    step.loss_of = failing(RuntimeError("shapes do not fit"))
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         step(batches(1)[0], 0.01)
     assert step.micro_batch == B
@@ -249,11 +248,7 @@ def test_what_does_not_compile_runs_without_and_says_why(make_step, monkeypatch)
 
 def test_an_error_without_compiling_is_not_hidden(make_step):
     step = make_step()
-
-    def broken(ids, targets):
-        raise OSError("something else")
-
-    step.loss_of = step.model.loss = broken
+    step.loss_of = step.model.loss = failing(OSError("something else"))
     with pytest.raises(OSError, match="something else"):
         step.prepare(batches(1)[0])
 
