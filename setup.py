@@ -43,8 +43,7 @@ HEADERS = sorted([*glob("csrc/*.hpp"), *glob("csrc/*.inc")])
 EXTENSIONS = [Pybind11Extension("alilama._bpe", [f"csrc/{name}.cpp" for name in SOURCES], cxx_std=17, depends=HEADERS)]
 if platform.system() == "Linux":  # elsewhere, and where it does not compile, attention takes PyTorch's own way
     EXTENSIONS.append(Pybind11Extension(
-        "alilama._attention", ["csrc/attention/attention.cpp", "csrc/attention/bindings.cpp"], cxx_std=17,
-        depends=["csrc/attention/attention.hpp"],
+        "alilama._kernels", sorted(glob("csrc/kernels/*.cpp")), cxx_std=17, depends=glob("csrc/kernels/*.hpp"),
         extra_compile_args=["-fopenmp", "-Wno-psabi"], extra_link_args=["-fopenmp"], optional=True))
 
 setup(

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 try:
-    from alilama import _attention  # after torch: both then use the same OpenMP threads
+    from alilama import _kernels  # after torch: both then use the same OpenMP threads
 except ImportError:  # it is built where GCC's vectors and OpenMP are: on Linux
-    _attention = None
+    _kernels = None
 
 MIN_FLEX_HEAD_DIM = 16  # FlexAttention refuses narrower heads
 MAX_MASK_LENGTH = 256  # up to here the (H, T, T) bias is small, and FlexAttention's blocks of 128 would skip little
@@ -46,7 +46,7 @@ def alibi_bias(slopes: torch.Tensor, T: int) -> torch.Tensor:
 def choose_attention(slopes: torch.Tensor, T: int, head_dim: int) -> Callable[[torch.Tensor], torch.Tensor]:
     """Returns the function that makes y, (B, T, H, D), of qkv, (B, T, 3, H, D), for `slopes`, (H,), on their device."""
     device = slopes.device.type
-    if device == "cpu" and slopes.dtype == torch.float32 and _attention is not None:
+    if device == "cpu" and slopes.dtype == torch.float32 and _kernels is not None:
         return partial(kernel_attention, slopes=slopes)
     if torch.compiler.is_compiling() and T in _blocks and head_dim >= MIN_FLEX_HEAD_DIM:
         return partial(block_attention, slopes=slopes, block_mask=_blocks[T])
@@ -94,7 +94,7 @@ def _forward(qkv: torch.Tensor, slopes: torch.Tensor) -> tuple[torch.Tensor, tor
     qkv = qkv.contiguous()
     B, T, _, H, D = qkv.shape
     y, logsumexp = qkv.new_empty(B, T, H, D), slopes.new_empty(B, H, T)
-    _attention.forward(to_numpy(qkv), slopes.numpy(), to_numpy(y), logsumexp.numpy(), torch.get_num_threads())
+    _kernels.attention_forward(to_numpy(qkv), slopes.numpy(), to_numpy(y), logsumexp.numpy(), torch.get_num_threads())
     return y, logsumexp
 
 
@@ -108,7 +108,7 @@ def _(qkv: torch.Tensor, slopes: torch.Tensor) -> tuple[torch.Tensor, torch.Tens
 def _backward(qkv: torch.Tensor, slopes: torch.Tensor, logsumexp: torch.Tensor, grad_y: torch.Tensor) -> torch.Tensor:
     qkv = qkv.contiguous()
     grad_qkv = torch.empty_like(qkv)
-    _attention.backward(to_numpy(qkv), slopes.numpy(), logsumexp.numpy(), to_numpy(grad_y.contiguous()), to_numpy(grad_qkv),
+    _kernels.attention_backward(to_numpy(qkv), slopes.numpy(), logsumexp.numpy(), to_numpy(grad_y.contiguous()), to_numpy(grad_qkv),
                         torch.get_num_threads())
     return grad_qkv
 

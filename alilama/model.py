@@ -3,7 +3,7 @@
 Shapes: B batch, T time, C = d_model, H heads, D = C / H head width, V vocabulary.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -86,10 +86,13 @@ class Model(nn.Module):
             if parameter.ndim == 2:
                 nn.init.xavier_normal_(parameter)
 
-    def hidden(self, ids: torch.Tensor) -> torch.Tensor:  # (B, T) int64 -> (B, T, C), what the logits are made of
-        attend = choose_attention(self.slopes, ids.shape[1], self.config.d_model // self.config.num_heads)
+    def hidden(self, ids: torch.Tensor, attends: Sequence[Attend] | None = None) -> torch.Tensor:
+        """Returns what the logits are made of, (B, T, C), for ids, (B, T) int64. `attends` has a block's attention each."""
+        if attends is None:
+            attend = choose_attention(self.slopes, ids.shape[1], self.config.d_model // self.config.num_heads)
+            attends = [attend] * len(self.blocks)
         x = self.dropout(self.wte(ids))  # (B, T, C)
-        for block in self.blocks:
+        for block, attend in zip(self.blocks, attends, strict=True):
             x = block(x, attend)
         return self.norm_f(x)
 
@@ -99,6 +102,13 @@ class Model(nn.Module):
     def loss(self, ids: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Returns the mean cross-entropy in nats per token of `targets` after `ids`, both (B, T)."""
         return linear_cross_entropy(self.hidden(ids).flatten(0, 1), self.wte.weight, targets.flatten())
+
+    def generate(self, prompts: Sequence[Sequence[int]], **settings) -> list[list[int]]:
+        """Returns the ids that follow each of `prompts`; `settings` are those of alilama.generate.stream_batch."""
+        from alilama.generate import stream_batch  # which imports this module
+
+        steps = list(stream_batch(self, prompts, **settings))
+        return [[id for id in row if id is not None] for row in zip(*steps, strict=True)] if steps else [[] for _ in prompts]
 
     def num_parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())

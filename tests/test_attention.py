@@ -18,7 +18,7 @@ PAPER_SLOPES = {
 }
 SHAPES = [(2, 1, 1, 8), (1, 3, 2, 5), (2, 16, 4, 16), (2, 37, 6, 10), (1, 130, 8, 8), (1, 200, 3, 33)]  # (B, T, H, D)
 
-with_kernel = pytest.mark.skipif(attention._attention is None, reason="the kernel is built on Linux only")
+with_kernel = pytest.mark.skipif(attention._kernels is None, reason="the kernel is built on Linux only")
 on_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 
 
@@ -70,7 +70,7 @@ def test_masked_attention_is_softmax_over_the_past_written_out(shape):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel is built on Linux only")
 def test_the_kernel_is_there_on_linux():
-    assert attention._attention is not None
+    assert attention._kernels is not None
 
 
 @with_kernel
@@ -142,13 +142,13 @@ def test_the_kernel_knows_torch_compile_and_half_precision():
 def test_the_kernel_refuses_arrays_that_do_not_belong_together():
     qkv, slopes, _ = random_case((2, 20, 4, 8), torch.float32)
     qkv, y, logsumexp = qkv.detach().numpy(), torch.empty(2, 20, 4, 8).numpy(), torch.empty(2, 4, 20).numpy()
-    attention._attention.forward(qkv, slopes.numpy(), y, logsumexp, 1)
+    attention._kernels.attention_forward(qkv, slopes.numpy(), y, logsumexp, 1)
     for wrong in ((qkv[:, :, 0].copy(), slopes.numpy(), y, logsumexp), (qkv, slopes[:3].numpy(), y, logsumexp),
                   (qkv, slopes.numpy(), y[:1], logsumexp), (qkv, slopes.numpy(), y, logsumexp[:1])):
         with pytest.raises(ValueError, match="shape"):
-            attention._attention.forward(*wrong, 1)
+            attention._kernels.attention_forward(*wrong, 1)
     with pytest.raises(TypeError):
-        attention._attention.forward(qkv.astype("float64"), slopes.numpy(), y, logsumexp, 1)
+        attention._kernels.attention_forward(qkv.astype("float64"), slopes.numpy(), y, logsumexp, 1)
 
 
 @with_kernel
@@ -158,7 +158,7 @@ def test_the_cpu_takes_the_kernel_and_float64_the_mask():
 
 
 def test_without_the_kernel_the_cpu_takes_the_mask(monkeypatch):
-    monkeypatch.setattr(attention, "_attention", None)
+    monkeypatch.setattr(attention, "_kernels", None)
     qkv, slopes, _ = random_case((2, 20, 4, 8), torch.float32)
     found = choose_attention(slopes, 20, 8)(qkv)
     torch.testing.assert_close(found.double(), written_out(qkv, slopes), atol=1e-5, rtol=0)
@@ -166,7 +166,7 @@ def test_without_the_kernel_the_cpu_takes_the_mask(monkeypatch):
 
 def test_block_attention_is_masked_attention(monkeypatch):
     """As it is compiled for a GPU, apart from the backward pass, which FlexAttention has only there."""
-    monkeypatch.setattr(attention, "_attention", None)
+    monkeypatch.setattr(attention, "_kernels", None)
     monkeypatch.setattr(attention, "MAX_MASK_LENGTH", 64)
     monkeypatch.setattr(attention, "_blocks", {})
     qkv, slopes, _ = random_case((2, 200, 12, 16), torch.float32)

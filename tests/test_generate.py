@@ -2,11 +2,12 @@ import math
 
 import pytest
 import torch
-from torch import nn
+from conftest import tiny_model
 
+from alilama import generate
 from alilama.checkpoint import load_model
 from alilama.errors import UserError
-from alilama.generate import next_token_probabilities, stream_ids, stream_text
+from alilama.generate import Sampling, draw, next_token_probabilities, stream_batch, stream_ids, stream_text, stream_texts
 from alilama.tokenizer import Tokenizer
 
 
@@ -15,17 +16,17 @@ def model(model_folder):
     return load_model(model_folder)[0]
 
 
-def distribution(logits, temperature=1.0, top_k=None, top_p=1.0) -> list[float]:
-    return next_token_probabilities(torch.tensor(logits), temperature, top_k, top_p).tolist()
+def distribution(logits, temperature=1.0, **sampling) -> list[float]:
+    return next_token_probabilities(torch.tensor(logits, dtype=torch.float64), Sampling(temperature, **sampling)).tolist()
 
 
-def oracle(logits: list[float], temperature: float, top_k: int | None, top_p: float) -> list[float]:
-    """Holtzman et al. 2020 by a loop over the tokens, the most likely first."""
+def oracle(logits: list[float], temperature: float, top_k: int | None, top_p: float, min_p: float) -> list[float]:
+    """Holtzman et al. 2020 and Nguyen et al. 2024 by a loop over the tokens, the most likely first."""
     weights = [math.exp((logit - max(logits)) / temperature) for logit in logits]
     probabilities = [weight / sum(weights) for weight in weights]
     kept, total = [], 0.0
     for index in sorted(range(len(logits)), key=lambda index: -logits[index]):
-        if total >= top_p or len(kept) == (top_k or len(logits)):
+        if total >= top_p or len(kept) == (top_k or len(logits)) or probabilities[index] < min_p * max(probabilities):
             break
         kept.append(index)
         total += probabilities[index]
@@ -38,12 +39,13 @@ def oracle(logits: list[float], temperature: float, top_k: int | None, top_p: fl
 @pytest.mark.parametrize("temperature", [0.1, 0.7, 1.0, 3.0])
 @pytest.mark.parametrize("top_k", [None, 1, 3, 1000])
 @pytest.mark.parametrize("top_p", [1.0, 0.9, 0.3, 1e-9])
-def test_the_distribution_is_that_of_a_simple_loop(temperature, top_k, top_p):
+@pytest.mark.parametrize("min_p", [0.0, 0.05, 0.5, 1.0])
+def test_the_distribution_is_that_of_a_simple_loop(temperature, top_k, top_p, min_p):
     generator = torch.Generator().manual_seed(0)
     for _ in range(5):
         logits = torch.randn(20, generator=generator).mul(3).tolist()
-        found = distribution(logits, temperature, top_k, top_p)
-        assert found == pytest.approx(oracle(logits, temperature, top_k, top_p), abs=1e-9)
+        found = distribution(logits, temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+        assert found == pytest.approx(oracle(logits, temperature, top_k, top_p, min_p), abs=1e-9)
         assert sum(found) == pytest.approx(1)
 
 
@@ -84,6 +86,35 @@ def test_top_p_counts_the_probability_before_top_k():
     assert distribution(logits, top_k=3, top_p=0.7 - 1e-9) == pytest.approx([4 / 7, 3 / 7, 0, 0])
 
 
+def test_min_p_keeps_the_tokens_that_are_likely_beside_the_likeliest():
+    logits = [math.log(p) for p in (0.4, 0.3, 0.2, 0.1)]
+    assert distribution(logits, min_p=0.45) == pytest.approx([4 / 9, 3 / 9, 2 / 9, 0])
+    assert distribution(logits, min_p=0.55) == pytest.approx([4 / 7, 3 / 7, 0, 0])
+    assert distribution(logits, min_p=1.0) == pytest.approx([1, 0, 0, 0])
+
+
+def test_the_repetition_penalty_makes_logits_of_tokens_that_are_there_smaller_whatever_their_sign():
+    logits, seen = torch.tensor([[3.0, -1.0, 3.0, -1.0]] * 2), torch.tensor([[True, True, False, False], [False] * 4])
+    found = next_token_probabilities(logits, Sampling(1.0, repetition_penalty=1.5), seen)
+    expected = torch.tensor([[2.0, -1.5, 3.0, -1.0], [3.0, -1.0, 3.0, -1.0]]).softmax(-1)
+    torch.testing.assert_close(found, expected)
+
+
+def test_rows_have_their_own_distributions():
+    logits = torch.randn(3, 50, generator=torch.Generator().manual_seed(0))
+    sampling = Sampling(0.7, top_k=20, top_p=0.8, min_p=0.01)
+    together = next_token_probabilities(logits, sampling)
+    torch.testing.assert_close(together, torch.stack([next_token_probabilities(row, sampling) for row in logits]))
+
+
+def test_a_number_draws_the_token_in_whose_share_it_falls():
+    probabilities = torch.tensor([[0.0, 0.25, 0.0, 0.5, 0.25, 0.0]]).repeat(7, 1)
+    uniform = torch.tensor([0.0, 0.2499, 0.25, 0.7499, 0.75, 0.999, 1.0])  # 1.0: what rounding may make of less
+    assert draw(probabilities, uniform).tolist() == [1, 1, 3, 3, 4, 4, 4]
+    third = torch.full((1, 3), 1 / 3)  # rows need not add up to 1 exactly
+    assert draw(third * 0.999999, torch.tensor([0.99999994])).tolist() == [2]
+
+
 # ---- ids ----
 
 
@@ -98,7 +129,7 @@ def test_greedy_ids_are_the_argmax_at_every_step(model):
 
 def test_tokens_are_drawn_as_often_as_they_are_likely(model):
     ids = [7, 9]
-    expected = next_token_probabilities(model(torch.tensor([ids]))[0, -1].detach(), 0.8, 5, 1.0)
+    expected = next_token_probabilities(model(torch.tensor([ids]))[0, -1].detach(), Sampling(0.8, top_k=5))
     drawn = torch.zeros(400)
     for seed in range(600):
         drawn[next(stream_ids(model, ids, max_new_tokens=1, temperature=0.8, top_k=5, seed=seed))] += 1
@@ -121,10 +152,63 @@ def test_a_seed_gives_the_same_ids_and_none_gives_others(model):
     assert torch.equal(torch.get_rng_state(), state)  # samples in training must not change what is trained
 
 
-@pytest.mark.parametrize("setting", [{"temperature": 3.0}, {"top_k": 2}, {"top_p": 0.2}])
-def test_every_setting_reaches_the_sampler(model, setting):
+@pytest.mark.parametrize("setting", [{"temperature": 3.0}, {"top_k": 2}, {"top_p": 0.2}, {"min_p": 0.5},
+                                     {"repetition_penalty": 3.0}, {"context": 2}])
+def test_every_setting_changes_the_ids(model, setting):
     usual = {"max_new_tokens": 40, "temperature": 1.0, "seed": 1}
     assert list(stream_ids(model, [3], **usual)) != list(stream_ids(model, [3], **usual | setting))
+
+
+def test_a_high_repetition_penalty_writes_no_token_twice_and_none_of_the_prompt(model):
+    ids = [7, 9, 11, 7]
+    usual = {"max_new_tokens": 100, "temperature": 0}  # there are always more tokens than that with a logit above 0
+    assert len(set(stream_ids(model, ids, **usual))) < 90
+    written = list(stream_ids(model, ids, **usual, repetition_penalty=1e6))
+    assert len(set(written)) == 100 and not set(written) & set(ids)
+
+
+def stream_rows(model, prompts, **settings) -> list[list[int]]:
+    """The rows that stream_batch yields column by column, as far as there are ids."""
+    return [[id for id in row if id is not None] for row in zip(*stream_batch(model, prompts, **settings), strict=True)]
+
+
+def test_a_batch_of_unequal_prompts_is_written_as_each_alone(model):
+    prompts = [[5, 80, 300], [7], [*range(100, 140)], [5, 80]]
+    settings = {"max_new_tokens": 50, "temperature": 0}
+    assert stream_rows(model, prompts, **settings) == [list(stream_ids(model, prompt, **settings)) for prompt in prompts]
+    assert model.generate(prompts, **settings) == stream_rows(model, prompts, **settings)
+
+
+def test_equal_prompts_of_a_batch_are_continued_differently(model):
+    rows = model.generate([[5]] * 4, max_new_tokens=20, temperature=1.5, seed=1)
+    assert len({tuple(row) for row in rows}) == 4
+
+
+def test_rows_of_a_batch_end_one_by_one(model):
+    prompts = [[5, 80, 300], [7], [9, 10]]
+    full = model.generate(prompts, max_new_tokens=30, temperature=0)
+    stop = next(id for id in full[0] if id not in full[1])
+    steps = list(stream_batch(model, prompts, max_new_tokens=30, temperature=0, stop_id=stop))
+    for row, whole in zip(zip(*steps, strict=True), full, strict=True):
+        expected = whole[:whole.index(stop)] if stop in whole else whole
+        assert list(row) == expected + [None] * (len(steps) - len(expected))
+    assert len(model.generate(prompts[:1], max_new_tokens=30, temperature=0, stop_id=stop)[0]) == full[0].index(stop)
+
+
+def test_a_batch_that_ends_at_once_is_empty(model):
+    first = model.generate([[5]], max_new_tokens=1, temperature=0)[0][0]
+    assert model.generate([[5]], temperature=0, stop_id=first) == [[]]
+
+
+def test_a_text_in_a_context_is_that_of_a_model_that_sees_no_more(model):
+    written = list(stream_ids(model, [5, 80, 300, 8, 9], max_new_tokens=30, temperature=0, context=1))
+    assert written[1:] == [model(torch.tensor([[id]]))[0, -1].argmax() for id in written[:-1]]
+
+
+def test_the_random_numbers_never_end(model, monkeypatch):
+    monkeypatch.setattr(generate, "DRAWS", 4)
+    written = list(stream_ids(model, [3], max_new_tokens=50, temperature=2.0, seed=1))
+    assert len(set(written)) > 25 and written[:4] != written[4:8]
 
 
 def test_ids_stop_at_the_stop_id_which_is_not_given_out(model):
@@ -140,28 +224,51 @@ def test_texts_go_on_beyond_the_trained_length(model):
 
 @pytest.mark.parametrize("setting", [
     {"max_new_tokens": 0}, {"max_new_tokens": -5}, {"temperature": -1.0}, {"temperature": math.nan}, {"temperature": math.inf},
-    {"top_k": 0}, {"top_k": -1}, {"top_p": 0.0}, {"top_p": 1.5}, {"top_p": math.nan}, {"seed": 10**30}])
+    {"top_k": 0}, {"top_k": -1}, {"top_p": 0.0}, {"top_p": 1.5}, {"top_p": math.nan}, {"seed": 10**30}, {"min_p": -0.1},
+    {"min_p": 1.1}, {"repetition_penalty": 0.0}, {"repetition_penalty": math.inf}, {"context": 0}, {"context": -3}])
 def test_settings_out_of_range_are_refused_in_one_line_that_names_them(model, setting):
     with pytest.raises(UserError, match=f"{next(iter(setting))} = .*: expected") as refused:
         next(stream_ids(model, [3], **setting))
     assert len(str(refused.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize("prompts", [[[]], [[3], []], [[-1]], [[3, 400]]])
+def test_prompts_without_ids_or_with_some_out_of_range_are_refused(model, prompts):
+    with pytest.raises(UserError, match=r"a prompt of the ids .*: expected one or more ids from 0 to 399"):
+        model.generate(prompts)
+
+
+def test_a_length_that_memory_does_not_hold_is_refused_unless_a_context_bounds_it(model):
+    with pytest.raises(UserError, match=r"max_new_tokens = 1000000000000: .* GB are free; lower it, or set context = 16"):
+        next(stream_ids(model, [3], max_new_tokens=10**12))
+    assert next(stream_ids(model, [3], max_new_tokens=10**12, context=16, seed=1)) is not None
+    with pytest.raises(UserError, match="context = 16"):
+        next(stream_batch(model, [[3]] * 1000, max_new_tokens=10**12, context=10**9))
+
+
 # ---- text ----
 
 
-class Says(nn.Module):
-    """Stands for a model that continues any text by the given ids."""
+class Says:
+    """Stands for the decoder of a model that continues each row by the given ids."""
 
-    def __init__(self, ids: list[int], vocab_size: int):
-        super().__init__()
-        self.wte, self.ids, self.start, self.read = nn.Embedding(vocab_size, 1), ids, None, []
+    def __init__(self, rows: list[list[int]], vocab_size: int):
+        self.rows, self.vocab_size, self.read, self.device = rows, vocab_size, [], torch.device("cpu")
 
-    def forward(self, context):
-        self.start = self.start or context.shape[1]
-        self.read.append(context[0].tolist())
-        logits = torch.zeros(1, context.shape[1], self.wte.num_embeddings)
-        logits[0, -1, self.ids[context.shape[1] - self.start]] = 100
+    def read_prompts(self, prompts):
+        self.read += prompts
+        self.said = [0] * len(prompts)
+        return self.logits(range(len(prompts)))
+
+    def step(self, ids, rows):
+        self.read += ids.tolist()
+        return self.logits(rows.tolist())
+
+    def logits(self, rows):
+        logits = torch.zeros(len(rows), self.vocab_size)
+        for each, row in zip(logits, rows, strict=True):
+            each[self.rows[row][self.said[row]]] = 100
+            self.said[row] += 1
         return logits
 
 
@@ -169,36 +276,53 @@ BYTES_ONLY = Tokenizer([])
 EOT = BYTES_ONLY.eot_id
 
 
-def say(content: bytes, prompt="", **sampling) -> list[str]:
-    model = Says([*content, EOT, EOT], BYTES_ONLY.vocab_size)
-    return list(stream_text(model, BYTES_ONLY, prompt, **{"max_new_tokens": 1000} | sampling))
+@pytest.fixture
+def says(monkeypatch):
+    """Makes a model whose texts go on as given."""
+    def make(*contents: bytes) -> tuple:
+        decoder = Says([[*content, EOT, EOT] for content in contents], BYTES_ONLY.vocab_size)
+        monkeypatch.setattr(generate, "choose_decoder", lambda *args: decoder)
+        return tiny_model(BYTES_ONLY.vocab_size), decoder
+    return make
 
 
-def test_a_character_is_given_out_when_its_last_byte_has_come():
+@pytest.fixture
+def say(says):
+    def pieces(content: bytes, prompt="", **sampling) -> list[str]:
+        return list(stream_text(says(content)[0], BYTES_ONLY, prompt, **{"max_new_tokens": 1000} | sampling))
+    return pieces
+
+
+def test_a_character_is_given_out_when_its_last_byte_has_come(say):
     assert say("a🦙é日b".encode()) == ["a", "🦙", "é", "日", "b"]
 
 
-def test_bytes_that_are_no_character_are_marked_and_the_text_goes_on():
+def test_bytes_that_are_no_character_are_marked_and_the_text_goes_on(say):
     assert "".join(say(b"a\xffb\xf0\x9f")) == b"a\xffb\xf0\x9f".decode(errors="replace")
     assert "".join(say("🦙".encode()[:3], max_new_tokens=3)) == "\ufffd"
 
 
-def test_the_text_stops_at_end_of_text():
-    model = Says([*b"The end.", EOT, *b"Another"], BYTES_ONLY.vocab_size)
-    assert "".join(stream_text(model, BYTES_ONLY, max_new_tokens=100)) == "The end."
+def test_texts_of_a_batch_stop_at_their_own_ends_of_text(says):
+    model, decoder = says("The énd.".encode(), b"Ho\xc3", b"")
+    steps = list(stream_texts(model, BYTES_ONLY, ["", "a", "b"], max_new_tokens=100))
+    assert ["".join(pieces) for pieces in zip(*steps, strict=True)] == ["The énd.", "Ho\ufffd", ""]
+    assert decoder.said == [10, 4, 1]  # what has ended is not read on
 
 
-def test_the_model_reads_end_of_text_and_the_prompt_and_then_what_it_wrote():
-    model = Says([*b"yes", EOT], BYTES_ONLY.vocab_size)
+def test_the_end_of_text_that_a_prompt_begins_with_does_not_keep_the_text_from_ending(say):
+    assert say(b"abc", repetition_penalty=1e6) == ["a", "b", "c"]
+
+
+def test_the_model_reads_end_of_text_and_the_prompt_and_then_what_it_wrote(says):
+    model, decoder = says(b"yes")
     assert "".join(stream_text(model, BYTES_ONLY, "é?")) == "yes"
-    assert model.read[0] == [EOT, *"é?".encode()]
-    assert model.read[3] == [EOT, *"é?yes".encode()]
+    assert decoder.read == [[EOT, *"é?".encode()], *b"yes"]
 
 
-def test_a_text_is_given_out_while_it_is_made():
-    model = Says([*b"abc", EOT], BYTES_ONLY.vocab_size)
+def test_a_text_is_given_out_while_it_is_made(says):
+    model, decoder = says(b"abc")
     assert next(stream_text(model, BYTES_ONLY)) == "a"
-    assert len(model.read) == 1
+    assert decoder.said == [1]
 
 
 def test_a_special_token_in_the_prompt_is_refused(model, tokenizer):
@@ -211,12 +335,20 @@ def test_a_special_token_in_the_prompt_is_refused(model, tokenizer):
 
 def test_the_command_writes_the_prompt_and_then_the_text(run, model_folder, model, tokenizer):
     arguments = ["-m", "alilama.generate", model_folder, "--prompt", "Once upon a time, Zoë", "--seed=3", "--max_new_tokens=30",
-                 "--temperature=0.9", "--top_k=50", "--top_p=0.95"]
+                 "--temperature=0.9", "--top_k=50", "--top_p=0.95", "--min_p=0.01", "--repetition_penalty=1.1", "--context=9"]
     result = run(*arguments)
     text = "".join(stream_text(model, tokenizer, "Once upon a time, Zoë", seed=3, max_new_tokens=30, temperature=0.9, top_k=50,
-                               top_p=0.95))
+                               top_p=0.95, min_p=0.01, repetition_penalty=1.1, context=9))
     assert text
     assert (result.returncode, result.stdout, result.stderr) == (0, f"Once upon a time, Zoë{text}\n", "")
+
+
+def test_the_command_writes_a_text_for_every_prompt(run, model_folder, model, tokenizer):
+    prompts = ["Once", "Tom and Mia went"]
+    result = run("-m", "alilama.generate", model_folder, "--prompt", *prompts, "--seed=3", "--max_new_tokens=9")
+    texts = ["".join(pieces) for pieces in zip(prompts, *stream_texts(model, tokenizer, prompts, seed=3, max_new_tokens=9),
+                                               strict=True)]
+    assert (result.returncode, result.stdout, result.stderr) == (0, "\n\n".join(texts) + "\n", "")
 
 
 def test_the_command_writes_to_a_terminal_that_lacks_a_character(run, model_folder):
@@ -229,7 +361,8 @@ def test_the_command_writes_to_a_terminal_that_lacks_a_character(run, model_fold
 @pytest.mark.parametrize(("arguments", "message"), [
     (["--temperature=-1"], "temperature = -1"), (["--top_k=0"], "top_k = 0"), (["--top_p=2"], "top_p = 2"),
     (["--max_new_tokens=0"], "max_new_tokens = 0"), (["--prompt", "<|endoftext|>"], "special token"),
-    (["--seed", str(10**30)], "seed")])
+    (["--seed", str(10**30)], "seed"), (["--min_p=2"], "min_p = 2"), (["--repetition_penalty=0"], "repetition_penalty = 0"),
+    (["--context=0"], "context = 0"), (["--max_new_tokens=10000000000000"], "set context = 16")])
 def test_the_command_says_mistakes_in_one_line(arguments, message, refusal, model_folder, capsys):
     assert message in refusal("alilama.generate", model_folder, *arguments)
     assert capsys.readouterr().out == ""

@@ -1,0 +1,142 @@
+"""Logits of the next token from a cache of the keys and values of all that was read: each token is read once.
+
+ALiBi needs no positions, so a cache may slide: with a context of N a token sees the N last ones, itself among them, and
+memory and time per token stay as they are, however long the text. Shapes: B rows of text, T time, S slots of the cache,
+C = d_model, H heads, D head width, V vocabulary.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from alilama.attention import _kernels
+from alilama.model import Model
+
+CHUNK = 256  # tokens of a prompt that PyTorch reads together
+
+
+def choose_decoder(model: Model, rows: int, context: int | None) -> "KernelDecoder | TorchDecoder":
+    """Returns the fastest decoder for a model where it is, for `rows` texts; `context` None sees everything."""
+    weight = model.wte.weight
+    fits_kernel = weight.device.type == "cpu" and weight.dtype == torch.float32 and _kernels is not None
+    return (KernelDecoder if fits_kernel else TorchDecoder)(model, rows, context)
+
+
+def cache_bytes(model: Model, positions: int) -> int:
+    """Returns the size of the keys and values of one row of text."""
+    return positions * model.config.blocks * 2 * model.config.d_model * model.wte.weight.element_size()
+
+
+class KernelDecoder:
+    """A float32 model on the CPU, by csrc/kernels/decoder.cpp. It holds a copy of the weights in the order it reads them."""
+
+    def __init__(self, model: Model, rows: int, context: int | None):
+        def array(weight: torch.Tensor) -> np.ndarray:
+            return weight.detach().contiguous().numpy()
+
+        blocks = [tuple(map(array, (block.norm_1.weight, block.attn.Wqkv.weight, block.attn.out_proj.weight,
+                                    block.norm_2.weight, block.ffn.up_proj.weight, block.ffn.down_proj.weight)))
+                  for block in model.blocks]
+        self._decoder = _kernels.Decoder(array(model.wte.weight), blocks, array(model.norm_f.weight), array(model.slopes),
+                                         rows, context or 0)
+        self._rows, self._vocab_size = rows, model.config.vocab_size
+        self.device = model.wte.weight.device
+
+    def _read(self, ids: np.ndarray, rows: np.ndarray, lengths: np.ndarray) -> torch.Tensor:
+        logits = np.empty((len(rows), self._vocab_size), np.float32)
+        self._decoder.read(ids, rows, lengths, logits, torch.get_num_threads())
+        return torch.from_numpy(logits)
+
+    def read_prompts(self, prompts: list[list[int]]) -> torch.Tensor:
+        """Reads the ids that each row begins with, one or more, and returns the logits after them, (B, V)."""
+        lengths = np.array([len(prompt) for prompt in prompts])
+        return self._read(np.concatenate([np.array(prompt) for prompt in prompts]), np.arange(self._rows), lengths)
+
+    def step(self, ids: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """Reads the next id of each of `rows`, both (n,), and returns the logits after them, (n, V)."""
+        return self._read(ids.numpy(), rows.numpy(), np.ones(len(rows), np.int64))
+
+
+class TorchDecoder:
+    """Any model on any device. All rows read together: shorter prompts are filled up on their left."""
+
+    def __init__(self, model: Model, rows: int, context: int | None):
+        self.model, self.rows, self.context = model, rows, context
+        self.device = model.wte.weight.device
+        self.read = 0  # positions
+        self.next = torch.zeros((), dtype=torch.int64, device=self.device)  # the same, where a CUDA graph finds it
+        self.start = torch.zeros(rows, dtype=torch.int64, device=self.device)  # position of each row's first token
+        self.capacity = 0  # S
+        self.caches: list[torch.Tensor] = []  # by block: keys and values, (2, B, H, S, D)
+
+    def reserve(self, T: int) -> bool:
+        """Makes room for T more positions; returns whether the caches are new tensors.
+
+        With a context they end as rings that hold what every token of a chunk sees: a position's slot is its remainder by
+        S. Until then its slot is the position itself, so that they may grow.
+        """
+        most = self.read + T if self.context is None else self.context + CHUNK
+        if self.capacity >= min(self.read + T, most):
+            return False
+        capacity = max(self.read + T, 2 * self.capacity, CHUNK)
+        capacity = capacity if self.context is None else min(capacity, most)
+        C, H = self.model.config.d_model, self.model.config.num_heads
+        added = self.model.wte.weight.new_zeros(2, self.rows, H, capacity - self.capacity, C // H)
+        self.caches = ([torch.cat((cache, added), dim=3) for cache in self.caches] or
+                       [added.clone() for _ in self.model.blocks])
+        self.capacity = capacity
+        return True
+
+    def bias(self, T: int) -> torch.Tensor:
+        """Returns what is added to the scores of the next T positions, (B, H, T, S): -inf on what a query does not see."""
+        query = self.next + torch.arange(T, device=self.device)  # (T,)
+        slot = torch.arange(self.capacity, device=self.device)
+        newest = self.next + T - 1
+        position = newest - (newest - slot) % self.capacity  # (S,), negative in slots that nothing was written to
+        distance = query[:, None] - position  # (T, S)
+        seen = (distance >= 0) & (position >= self.start[:, None, None])  # (B, T, S)
+        if self.context is not None:
+            seen &= distance < self.context
+        seen |= distance == 0  # what fills a row up sees itself, so that no softmax is without a sum
+        bias = -self.model.slopes[:, None, None] * distance  # (H, T, S)
+        return torch.where(seen[:, None], bias, -torch.inf).to(self.model.wte.weight.dtype)
+
+    def attend(self, cache: torch.Tensor, slots: torch.Tensor, bias: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Returns a block's attention for Model.hidden, which writes new keys and values, (B, T, 3, H, D), into its cache."""
+        def attend(qkv: torch.Tensor) -> torch.Tensor:
+            q, k, v = qkv.transpose(1, 3).unbind(2)  # each (B, H, T, D)
+            cache.index_copy_(3, slots, torch.stack((k, v)))
+            keys, values = cache
+            return F.scaled_dot_product_attention(q, keys, values, attn_mask=bias).transpose(1, 2)
+        return attend
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        """Reads ids, (B, T), for which there is room, and returns the logits after the last, (B, V)."""
+        T = ids.shape[1]
+        bias = self.bias(T)
+        slots = (self.next + torch.arange(T, device=self.device)) % self.capacity
+        hidden = self.model.hidden(ids, [self.attend(cache, slots, bias) for cache in self.caches])  # (B, T, C)
+        self.next += T
+        return F.linear(hidden[:, -1], self.model.wte.weight)
+
+    def read_prompts(self, prompts: list[list[int]]) -> torch.Tensor:
+        """Reads the ids that each row begins with, one or more, and returns the logits after them, (B, V)."""
+        longest = max(map(len, prompts))
+        filled = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts], device=self.device)
+        self.start.copy_(torch.tensor([longest - len(prompt) for prompt in prompts]))
+        for ids in filled.split(CHUNK, dim=1):
+            self.reserve(ids.shape[1])
+            logits = self.forward(ids)
+            self.read += ids.shape[1]
+        return logits
+
+    def step(self, ids: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """Reads the next id of each of `rows`, both (n,), and returns the logits after them, (n, V)."""
+        every = self.next.new_zeros(self.rows, 1)
+        every[rows, 0] = ids
+        self.reserve(1)
+        logits = self.forward(every)
+        self.read += 1
+        return logits[rows]

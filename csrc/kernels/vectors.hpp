@@ -1,0 +1,57 @@
+// Vectors of floats for the kernels, and their exponential function.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+// The functions marked so are compiled for several generations of x86, and the best one is taken when the program starts.
+#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12
+#define FOR_EVERY_CPU __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default"), flatten))
+#else
+#define FOR_EVERY_CPU
+#endif
+
+namespace alilama {
+
+constexpr int LANES = 16;  // floats in a vector; where the machine's are shorter, the compiler takes several
+using Vector = float __attribute__((vector_size(LANES * sizeof(float))));
+using IntVector = std::int32_t __attribute__((vector_size(LANES * sizeof(float))));
+
+inline std::int64_t round_up(std::int64_t n, std::int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+inline Vector load(const float* from) {
+    Vector v;
+    std::memcpy(&v, from, sizeof v);
+    return v;
+}
+
+inline void store(float* to, Vector v) { std::memcpy(to, &v, sizeof v); }
+
+// e^x for x <= 0 to 2 units in the last place; 0 below -87.
+inline Vector exp(Vector x) {
+    const IntVector tiny = x < -87.0f;
+    x = tiny ? Vector{} - 87.0f : x;
+    const Vector shift = Vector{} + 12582912.0f;  // 1.5 * 2^23: adding it rounds to a whole number
+    const Vector n = (x * 1.44269504f + shift) - shift;
+    const Vector r = (x - n * 0.693145752f) - n * 1.42860677e-6f;  // x - n ln 2, |r| <= ln 2 / 2
+    Vector p = Vector{} + 1.0f / 5040;
+    for (const float factorial : {720.0f, 120.0f, 24.0f, 6.0f, 2.0f, 1.0f, 1.0f}) p = p * r + 1.0f / factorial;
+    const IntVector exponent = (__builtin_convertvector(n, IntVector) + 127) << 23;
+    Vector power;
+    std::memcpy(&power, &exponent, sizeof power);
+    return tiny ? Vector{} : p * power;
+}
+
+inline float sum(Vector v) {
+    using Half = float __attribute__((vector_size(sizeof(Vector) / 2)));
+    using Quarter = float __attribute__((vector_size(sizeof(Vector) / 4)));
+    Half halves[2];
+    std::memcpy(halves, &v, sizeof v);
+    const Half half = halves[0] + halves[1];
+    Quarter quarters[2];
+    std::memcpy(quarters, &half, sizeof half);
+    const Quarter quarter = quarters[0] + quarters[1];
+    return (quarter[0] + quarter[1]) + (quarter[2] + quarter[3]);
+}
+
+}  // namespace alilama

@@ -1,0 +1,158 @@
+"""Cached logits against those of the whole model, which reads everything anew."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import tiny_model
+
+from alilama import decoding
+from alilama.attention import masked_attention
+from alilama.decoding import KernelDecoder, TorchDecoder, cache_bytes, choose_decoder
+
+with_kernel = pytest.mark.skipif(decoding._kernels is None, reason="the kernels are built on Linux only")
+with_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+DECODERS = [pytest.param(KernelDecoder, marks=with_kernel), TorchDecoder]
+SHAPES = [  # vocabularies, widths and hidden layers that are and are not multiples of a vector
+    (400, {}), (37, {"d_model": 24, "num_heads": 3, "hidden_dim": 50}), (4096, {"d_model": 64, "num_heads": 8}),
+    (50, {"d_model": 10, "num_heads": 1, "blocks": 1}), (300, {"d_model": 80, "num_heads": 2, "blocks": 3})]
+
+
+def lively_model(vocab_size: int, **shape):
+    """A model with random weights, among them those of the norms, large enough that the text before matters."""
+    model = tiny_model(vocab_size, **shape)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 2:
+                parameter.mul_(1.5)
+            else:
+                parameter.add_(0.2 * torch.randn_like(parameter))
+    return model
+
+
+@torch.inference_mode()
+def logits_by_reading_anew(model, ids: torch.Tensor, context: int | None = None) -> torch.Tensor:
+    """Returns the logits at every position, (B, T, V), where each sees the `context` last ones only, by a (T, T) bias."""
+    distance = torch.arange(ids.shape[1])[:, None] - torch.arange(ids.shape[1])
+    unseen = (distance < 0) | (distance >= (context or len(distance)))
+    bias = (-model.slopes[:, None, None] * distance).masked_fill(unseen, -torch.inf)
+    attend = partial(masked_attention, bias=bias)
+    return F.linear(model.hidden(ids, [attend] * len(model.blocks)), model.wte.weight)
+
+
+@torch.inference_mode()
+def assert_cached_logits_are_those(model, decoder, ids: torch.Tensor, lengths: list[int], context: int | None = None):
+    """Reads prompts of the given lengths and then one id of each row after the other, up to the end of `ids`, (B, T)."""
+    expected = logits_by_reading_anew(model, ids, context)
+    found = decoder.read_prompts([row[:length].tolist() for row, length in zip(ids, lengths, strict=True)])
+    last = torch.tensor(lengths) - 1
+    torch.testing.assert_close(found, expected[torch.arange(len(ids)), last], atol=2e-5, rtol=1e-5)
+    for _ in range(ids.shape[1] - min(lengths)):
+        rows = (last + 1 < ids.shape[1]).nonzero()[:, 0]
+        last[rows] += 1
+        found = decoder.step(ids[rows, last[rows]], rows)
+        torch.testing.assert_close(found, expected[rows, last[rows]], atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("Decoder", DECODERS)
+@pytest.mark.parametrize(("vocab_size", "shape"), SHAPES)
+def test_cached_logits_are_those_of_the_whole_model_at_every_position(Decoder, vocab_size, shape):
+    model = lively_model(vocab_size, **shape)  # trained at 16
+    ids = torch.randint(vocab_size, (3, 90), generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(logits_by_reading_anew(model, ids), model(ids).detach(), atol=2e-5, rtol=1e-5)
+    assert_cached_logits_are_those(model, Decoder(model, 3, None), ids, [20, 1, 71])
+
+
+@pytest.mark.parametrize("Decoder", DECODERS)
+@pytest.mark.parametrize("context", [1, 7, 16, 33, 1000])
+def test_in_a_context_a_token_sees_the_last_ones_only(Decoder, context, monkeypatch):
+    monkeypatch.setattr(decoding, "CHUNK", 32)
+    model = lively_model(100)
+    ids = torch.randint(100, (2, 230), generator=torch.Generator().manual_seed(1))
+    assert_cached_logits_are_those(model, Decoder(model, 2, context), ids, [150, 3], context)
+
+
+@pytest.mark.parametrize("Decoder", DECODERS)
+def test_a_long_prompt_is_read_as_at_once(Decoder):
+    model = lively_model(100)
+    ids = torch.randint(100, (1, 700), generator=torch.Generator().manual_seed(2))
+    assert_cached_logits_are_those(model, Decoder(model, 1, None), ids, [690])
+
+
+@with_kernel
+def test_the_number_of_threads_changes_nothing(monkeypatch):
+    model = lively_model(100)
+    ids = torch.randint(100, (5, 80), generator=torch.Generator().manual_seed(3))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    assert_cached_logits_are_those(model, KernelDecoder(model, 5, None), ids, [20, 1, 70, 3, 50])
+
+
+@pytest.mark.parametrize("Decoder", DECODERS)
+def test_with_a_context_memory_stays_as_it_is(Decoder):
+    model = lively_model(100)
+    decoder = Decoder(model, 1, 8)
+    decoder.read_prompts([[3] * 5000])
+    if Decoder is TorchDecoder:
+        assert decoder.caches[0].shape == (2, 1, 4, 8 + decoding.CHUNK, 8)
+    torch.testing.assert_close(decoder.step(torch.tensor([4]), torch.tensor([0])),
+                               logits_by_reading_anew(model, torch.tensor([[3] * 60 + [4]]), 8)[:, -1], atol=2e-5, rtol=1e-5)
+
+
+@with_kernel
+def test_the_kernel_refuses_what_it_cannot_read():
+    model = lively_model(100)
+    decoder = KernelDecoder(model, 2, None)._decoder
+    logits = np.empty((1, 100), np.float32)
+
+    def read(ids, rows, lengths, logits=logits):
+        decoder.read(np.array(ids, np.int64), np.array(rows), np.array(lengths), logits, 1)
+
+    for ids in ([100], [-1]):
+        with pytest.raises(ValueError, match="out of range"):
+            read(ids, [0], [1])
+    for rows, lengths in (([2], [1]), ([-1], [1]), ([0], [0])):
+        with pytest.raises(ValueError, match="row"):
+            read([1] * lengths[0], rows, lengths)
+    for arguments in (([1, 2], [0], [1]), ([1], [0], [1], np.empty((2, 100), np.float32)), ([1], [0], [1, 1])):
+        with pytest.raises(ValueError, match="another size"):
+            read(*arguments)
+    with pytest.raises(ValueError, match="another size"):
+        decoding._kernels.Decoder(np.zeros((10, 4), np.float32), [(np.zeros(4, np.float32),) * 4 +
+                                  (np.zeros((8, 4), np.float32),) * 2], np.zeros(4, np.float32), np.zeros(2, np.float32), 1, 0)
+
+
+@with_kernel
+def test_the_kernel_is_chosen_for_float32_on_the_cpu(monkeypatch):
+    assert isinstance(choose_decoder(lively_model(100), 1, None), KernelDecoder)
+    assert isinstance(choose_decoder(lively_model(100).double(), 1, None), TorchDecoder)
+    monkeypatch.setattr(decoding, "_kernels", None)
+    assert isinstance(choose_decoder(lively_model(100), 1, None), TorchDecoder)
+
+
+def test_the_cache_of_a_row_is_as_large_as_is_said():
+    model = lively_model(100, blocks=3)
+    decoder = TorchDecoder(model, 1, None)
+    decoder.read_prompts([[1] * 300])
+    assert cache_bytes(model, decoder.capacity) == sum(cache.numel() * cache.element_size() for cache in decoder.caches)
+
+
+@with_gpu
+@pytest.mark.parametrize("context", [None, 40])
+def test_a_gpu_writes_what_the_cpu_writes(context):
+    model = lively_model(400)
+    prompts = [[5, 80, 300], [7], [*range(100, 140)], [5, 80]]
+    settings = {"max_new_tokens": 600, "temperature": 0, "context": context}  # the caches grow, and graphs are made anew
+    assert model.cuda().generate(prompts, **settings) == model.cpu().generate(prompts, **settings)
+
+
+@with_gpu
+def test_seeds_stops_and_penalties_work_in_a_cuda_graph():
+    model = lively_model(400).cuda()
+    settings = {"max_new_tokens": 100, "temperature": 1.0, "repetition_penalty": 1e6}
+    first, again, other = (model.generate([[3]] * 4, seed=seed, **settings) for seed in (1, 1, 2))
+    assert first == again != other and len({tuple(row) for row in first}) == 4
+    assert all(len(set(row)) == 100 for row in first)
+    stopped = model.generate([[3]] * 4, seed=1, stop_id=first[0][50], **settings)
+    assert stopped[0] == first[0][:50]
