@@ -99,16 +99,22 @@ def make_alilama(shape: ModelConfig, batch_size: int, precision: torch.dtype, de
     return lambda step: train_step(torch.from_numpy(batches.batch(step)), 1e-3)
 
 
-def make_nanogpt(folder: str, is_compiled: bool, shape: ModelConfig, batch_size: int, precision: torch.dtype, device: str,
-                 batches: TrainingWindows):
+def load_nanogpt(folder: str, shape: ModelConfig):
+    """Returns nanoGPT's model of that shape, by the model.py in a folder."""
     spec = importlib.util.spec_from_file_location("nanogpt_model", Path(folder) / "model.py")
     nanogpt = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = nanogpt
     spec.loader.exec_module(nanogpt)
     with contextlib.redirect_stdout(io.StringIO()):
-        model = nanogpt.GPT(nanogpt.GPTConfig(
+        return nanogpt.GPT(nanogpt.GPTConfig(
             block_size=shape.max_seq_len, vocab_size=shape.vocab_size, n_layer=shape.blocks, n_head=shape.num_heads,
-            n_embd=shape.d_model, dropout=0.0, bias=False)).to(device)
+            n_embd=shape.d_model, dropout=0.0, bias=False))
+
+
+def make_nanogpt(folder: str, is_compiled: bool, shape: ModelConfig, batch_size: int, precision: torch.dtype, device: str,
+                 batches: TrainingWindows):
+    model = load_nanogpt(folder, shape).to(device)
+    with contextlib.redirect_stdout(io.StringIO()):
         optimizer = model.configure_optimizers(0.1, 1e-3, (0.9, 0.95), device)
     model_or_compiled = torch.compile(model) if is_compiled else model
     scaler = torch.amp.GradScaler(device, enabled=precision == torch.float16)
