@@ -14,7 +14,7 @@ namespace {
 
 constexpr int TOKENS = 6;  // that share the loading of a panel: as many sums as AVX2 has registers for
 constexpr std::int64_t UNBOUNDED = std::numeric_limits<std::int64_t>::max();
-constexpr int PANELS = 4;  // that one token meets at once: enough sums that none waits for the one before
+constexpr int PANELS = 4;  // that one token meets at once
 
 enum class Then { store, add, gelu };  // what becomes of a product: y = Wx, y += Wx, y = gelu(Wx)
 
@@ -57,24 +57,26 @@ inline void multiply_tile(const PackedMatrix& matrix, std::int64_t panel, const 
     }
 }
 
+// The same for any number of panels, `together` of them at once where there are enough.
+template <Then then, int tokens, int together>
+inline void multiply_tiles(const PackedMatrix& matrix, std::int64_t panel, std::int64_t panels, const float* x, float* y) {
+    const std::int64_t end = panel + panels;
+    for (; panel + together <= end; panel += together) multiply_tile<then, tokens, together>(matrix, panel, x, y);
+    for (; panel < end; ++panel) multiply_tile<then, tokens, 1>(matrix, panel, x, y);
+}
+
 template <Then then>
 inline void multiply_panels(const PackedMatrix& matrix, std::int64_t panel, std::int64_t panels, const float* x,
                             std::int64_t tokens, float* y) {
-    if (tokens == 1 && panels == PANELS) return multiply_tile<then, 1, PANELS>(matrix, panel, x, y);
-    for (const std::int64_t end = panel + panels; panel < end; ++panel) {
-        std::int64_t t = 0;
-        for (; t + TOKENS <= tokens; t += TOKENS) {
-            multiply_tile<then, TOKENS, 1>(matrix, panel, x + t * matrix.inputs(), y + t * matrix.outputs());
-        }
-        const float* rest = x + t * matrix.inputs();
-        float* out = y + t * matrix.outputs();
-        switch (tokens - t) {
-            case 1: multiply_tile<then, 1, 1>(matrix, panel, rest, out); break;
-            case 2: multiply_tile<then, 2, 1>(matrix, panel, rest, out); break;
-            case 3: multiply_tile<then, 3, 1>(matrix, panel, rest, out); break;
-            case 4: multiply_tile<then, 4, 1>(matrix, panel, rest, out); break;
-            case 5: multiply_tile<then, 5, 1>(matrix, panel, rest, out); break;
-        }
+    for (; tokens >= TOKENS; tokens -= TOKENS, x += TOKENS * matrix.inputs(), y += TOKENS * matrix.outputs()) {
+        multiply_tiles<then, TOKENS, 1>(matrix, panel, panels, x, y);
+    }
+    switch (tokens) {  // enough sums at once that none waits for the one before
+        case 1: return multiply_tiles<then, 1, PANELS>(matrix, panel, panels, x, y);
+        case 2: return multiply_tiles<then, 2, 2>(matrix, panel, panels, x, y);
+        case 3: return multiply_tiles<then, 3, 2>(matrix, panel, panels, x, y);
+        case 4: return multiply_tiles<then, 4, 1>(matrix, panel, panels, x, y);
+        case 5: return multiply_tiles<then, 5, 1>(matrix, panel, panels, x, y);
     }
 }
 
