@@ -108,8 +108,8 @@ def _(qkv: torch.Tensor, slopes: torch.Tensor) -> tuple[torch.Tensor, torch.Tens
 def _backward(qkv: torch.Tensor, slopes: torch.Tensor, logsumexp: torch.Tensor, grad_y: torch.Tensor) -> torch.Tensor:
     qkv = qkv.contiguous()
     grad_qkv = torch.empty_like(qkv)
-    _kernels.attention_backward(to_numpy(qkv), slopes.numpy(), logsumexp.numpy(), to_numpy(grad_y.contiguous()), to_numpy(grad_qkv),
-                        torch.get_num_threads())
+    _kernels.attention_backward(to_numpy(qkv), slopes.numpy(), logsumexp.numpy(), to_numpy(grad_y.contiguous()),
+                                to_numpy(grad_qkv), torch.get_num_threads())
     return grad_qkv
 
 

@@ -1,7 +1,7 @@
 """Model folders: Hugging Face's MPT form, with the training state beside it. Nothing that is read runs code.
 
     config.json  model.safetensors  generation_config.json  tokenizer.json  tokenizer_config.json
-    training_state.pt  log.csv  loss.png
+    training_state.pt  log.csv  loss.png  evaluation.png
 
 model.safetensors is the model that was best on the validation tokens; training_state.pt is where the run goes on.
 """
@@ -23,6 +23,7 @@ from alilama.errors import UserError
 from alilama.model import Model, ModelConfig
 from alilama.tokenizer import END_OF_TEXT, Tokenizer
 
+PRETRAINED = "models/alilama_2M"  # the model that is part of the repository
 STATE_KEYS = {"step", "num_steps", "best_loss", "config", "data", "tokenizer_sha256", "model", "optimizers", "counts", "rng"}
 PREFIX = "transformer."  # of every weight's name in an MPT file
 READABLE_MULTIPLE = 16  # Transformers refuses texts longer than max_seq_len, and ALiBi reads beyond the trained length

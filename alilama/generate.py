@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from alilama.checkpoint import PRETRAINED, load_model
 from alilama.decoding import KernelDecoder, TorchDecoder, cache_bytes, choose_decoder
 from alilama.errors import ArgumentParser, UserError, one_line_errors
 from alilama.model import Model, choose_device
@@ -257,12 +258,10 @@ def stream_text(model: Model, tokenizer: Tokenizer, prompt: str = "", **settings
 
 
 def main(argv: list[str]):
-    from alilama.checkpoint import load_model
-
     parser = ArgumentParser(prog="python -m alilama.generate", description="Writes text with a trained model.")
-    parser.add_argument("model", help="folder of the model, such as models/stories")
-    parser.add_argument("--prompt", nargs="+", default=[""], help="how the text begins; several begin a text each, that are "
-                        "written together; without one a text is written from nothing")
+    parser.add_argument("model", nargs="?", default=PRETRAINED, help=f"folder of the model [{PRETRAINED}]")
+    parser.add_argument("--prompt", action="append", help="how the text begins; may be given several times, for texts that are "
+                        "written together; without it a text is written from nothing")
     parser.add_argument("--max_new_tokens", type=int, default=256, help="longest text, in tokens [256]")
     parser.add_argument("--temperature", type=float, default=0.8, help="0 takes the likeliest token, 1 as learned [0.8]")
     parser.add_argument("--top_k", type=int, help="sample from the k most likely tokens only")
@@ -276,7 +275,7 @@ def main(argv: list[str]):
     parser.add_argument("--seed", type=int, help="the same seed writes the same text")
     settings = vars(parser.parse_args(argv))
     model, tokenizer = load_model(settings.pop("model"), choose_device())
-    prompts = settings.pop("prompt")
+    prompts = settings.pop("prompt") or [""]
     texts = stream_texts(model, tokenizer, prompts, **settings)
     first = next(texts)  # a mistake in the arguments is said before anything is printed
     if len(prompts) == 1:

@@ -345,7 +345,8 @@ def test_the_command_writes_the_prompt_and_then_the_text(run, model_folder, mode
 
 def test_the_command_writes_a_text_for_every_prompt(run, model_folder, model, tokenizer):
     prompts = ["Once", "Tom and Mia went"]
-    result = run("-m", "alilama.generate", model_folder, "--prompt", *prompts, "--seed=3", "--max_new_tokens=9")
+    arguments = [f"--prompt={prompt}" for prompt in prompts]
+    result = run("-m", "alilama.generate", *arguments, model_folder, "--seed=3", "--max_new_tokens=9")
     texts = ["".join(pieces) for pieces in zip(prompts, *stream_texts(model, tokenizer, prompts, seed=3, max_new_tokens=9),
                                                strict=True)]
     assert (result.returncode, result.stdout, result.stderr) == (0, "\n\n".join(texts) + "\n", "")
