@@ -82,7 +82,7 @@ def block_attention(qkv: torch.Tensor, slopes: torch.Tensor, block_mask: BlockMa
     return flex_attention(q, k, v, score_mod=add_bias, block_mask=block_mask).transpose(1, 2)
 
 
-# ---- CPU: the kernel in csrc/attention ----
+# ---- CPU: the kernel in csrc/kernels ----
 
 
 def to_numpy(x: torch.Tensor):

@@ -17,22 +17,33 @@ from alilama.model import Model
 CHUNK = 256  # tokens of a prompt that PyTorch reads together
 
 
-def choose_decoder(model: Model, rows: int, context: int | None) -> "KernelDecoder | TorchDecoder":
-    """Returns the fastest decoder for a model where it is, for `rows` texts; `context` None sees everything."""
+def choose_decoder(model: Model, rows: int, longest: int, context: int | None) -> "KernelDecoder | TorchDecoder":
+    """Returns the fastest decoder for a model where it is, for `rows` texts of up to `longest` tokens.
+
+    With a `context` of that many tokens or None, each sees all that were before.
+    """
+    if context is not None and context >= longest:
+        context = None
     weight = model.wte.weight
     fits_kernel = weight.device.type == "cpu" and weight.dtype == torch.float32 and _kernels is not None
-    return (KernelDecoder if fits_kernel else TorchDecoder)(model, rows, context)
+    return (KernelDecoder if fits_kernel else TorchDecoder)(model, rows, longest, context)
 
 
-def cache_bytes(model: Model, positions: int) -> int:
-    """Returns the size of the keys and values of one row of text."""
-    return positions * model.config.blocks * 2 * model.config.d_model * model.wte.weight.element_size()
+def most_positions(longest: int, context: int | None) -> int:
+    """Returns how many positions of a text of up to `longest` tokens a cache holds at most."""
+    return longest if context is None else min(longest, context + CHUNK)
+
+
+def cache_bytes(model: Model, rows: int, longest: int, context: int | None) -> int:
+    """Returns the size of the keys and values of texts of up to `longest` tokens, when the last of them has been read."""
+    return (rows * most_positions(longest, context) * model.config.blocks * 2 * model.config.d_model *
+            model.wte.weight.element_size())
 
 
 class KernelDecoder:
     """A float32 model on the CPU, by csrc/kernels/decoder.cpp. It holds a copy of the weights in the order it reads them."""
 
-    def __init__(self, model: Model, rows: int, context: int | None):
+    def __init__(self, model: Model, rows: int, longest: int, context: int | None):
         def array(weight: torch.Tensor) -> np.ndarray:
             return weight.detach().contiguous().numpy()
 
@@ -40,7 +51,7 @@ class KernelDecoder:
                                     block.norm_2.weight, block.ffn.up_proj.weight, block.ffn.down_proj.weight)))
                   for block in model.blocks]
         self._decoder = _kernels.Decoder(array(model.wte.weight), blocks, array(model.norm_f.weight), array(model.slopes),
-                                         rows, context or 0)
+                                         rows, longest, context or 0)
         self._rows, self._vocab_size = rows, model.config.vocab_size
         self.device = model.wte.weight.device
 
@@ -62,8 +73,9 @@ class KernelDecoder:
 class TorchDecoder:
     """Any model on any device. All rows read together: shorter prompts are filled up on their left."""
 
-    def __init__(self, model: Model, rows: int, context: int | None):
+    def __init__(self, model: Model, rows: int, longest: int, context: int | None):
         self.model, self.rows, self.context = model, rows, context
+        self.most_positions = most_positions(longest, context)
         self.device = model.wte.weight.device
         self.read = 0  # positions
         self.next = torch.zeros((), dtype=torch.int64, device=self.device)  # the same, where a CUDA graph finds it
@@ -77,15 +89,17 @@ class TorchDecoder:
         With a context they end as rings that hold what every token of a chunk sees: a position's slot is its remainder by
         S. Until then its slot is the position itself, so that they may grow.
         """
-        most = self.read + T if self.context is None else self.context + CHUNK
-        if self.capacity >= min(self.read + T, most):
+        needed = min(self.read + T, self.most_positions)
+        if self.capacity >= needed:
             return False
-        capacity = max(self.read + T, 2 * self.capacity, CHUNK)
-        capacity = capacity if self.context is None else min(capacity, most)
+        capacity = min(max(needed, 2 * self.capacity, CHUNK), self.most_positions)
         C, H = self.model.config.d_model, self.model.config.num_heads
-        added = self.model.wte.weight.new_zeros(2, self.rows, H, capacity - self.capacity, C // H)
-        self.caches = ([torch.cat((cache, added), dim=3) for cache in self.caches] or
-                       [added.clone() for _ in self.model.blocks])
+        shape = (2, self.rows, H, capacity - self.capacity, C // H)
+        if not self.caches:
+            self.caches = [self.model.wte.weight.new_zeros(shape) for _ in self.model.blocks]
+        else:
+            for block, cache in enumerate(self.caches):  # one by one: never all of them twice in memory
+                self.caches[block] = torch.cat((cache, cache.new_zeros(shape)), dim=3)
         self.capacity = capacity
         return True
 
@@ -135,8 +149,8 @@ class TorchDecoder:
     def step(self, ids: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """Reads the next id of each of `rows`, both (n,), and returns the logits after them, (n, V)."""
         every = self.next.new_zeros(self.rows, 1)
-        every[rows, 0] = ids
+        every[rows.to(self.device), 0] = ids.to(self.device)
         self.reserve(1)
         logits = self.forward(every)
         self.read += 1
-        return logits[rows]
+        return logits[rows.to(self.device)]

@@ -48,8 +48,8 @@ class Sampling:
             raise UserError(f"top_p = {self.top_p}: expected above 0 and at most 1")
         if not 0 <= self.min_p <= 1:
             raise UserError(f"min_p = {self.min_p}: expected 0 (all tokens) to 1")
-        if not 0 < self.repetition_penalty < float("inf"):
-            raise UserError(f"repetition_penalty = {self.repetition_penalty}: expected above 0; 1 is none, 1.2 is much")
+        if not 0.01 <= self.repetition_penalty <= 100:
+            raise UserError(f"repetition_penalty = {self.repetition_penalty}: expected 0.01 to 100; 1 is none, 1.2 is much")
 
 
 def next_token_probabilities(logits: torch.Tensor, sampling: Sampling, seen: torch.Tensor | None = None) -> torch.Tensor:
@@ -118,7 +118,7 @@ class Sampler:
         seen = None if self.seen is None else self.seen[rows]
         ids = draw(next_token_probabilities(logits.to(self.device, torch.float32), self.sampling, seen), uniform)
         if self.seen is not None:
-            self.seen[rows, ids] = True
+            self.seen.index_put_((rows, ids), torch.ones_like(ids, dtype=torch.bool))
         return ids
 
 
@@ -131,12 +131,14 @@ def check_length(model: Model, prompts: list[list[int]], max_new_tokens: int, co
         raise UserError(f"max_new_tokens = {max_new_tokens}: expected at least 1")
     if context is not None and context < 1:
         raise UserError(f"context = {context}: expected at least 1, or None to look back on everything")
+    if not prompts:
+        raise UserError("there is no prompt: expected one or more")
     for prompt in prompts:
         if not prompt or not 0 <= min(prompt) <= max(prompt) < model.config.vocab_size:
             raise UserError(f"a prompt of the ids {str(list(prompt))[:60]}: expected one or more ids from 0 to "
                             f"{model.config.vocab_size - 1}; the id of <|endoftext|> begins a text from nothing")
-    longest = max(map(len, prompts)) + max_new_tokens if context is None else context
-    needed, free = len(prompts) * cache_bytes(model, longest), free_bytes(model.wte.weight.device)
+    longest = max(map(len, prompts)) + max_new_tokens
+    needed, free = cache_bytes(model, len(prompts), longest, context), free_bytes(model.wte.weight.device)
     if free is not None and needed > free:
         raise UserError(f"max_new_tokens = {max_new_tokens}: for up to {longest:,} tokens x {len(prompts)} the keys and values "
                         f"take {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free; lower it, or set context = "
@@ -161,7 +163,7 @@ def next_ids(decoder: KernelDecoder | TorchDecoder, sampler: Sampler, prompts: l
     logits = decoder.read_prompts(prompts)
     while True:
         sampler.advance()
-        found = sampler.sample(logits, rows)
+        found = sampler.sample(logits, rows).cpu()
         ids[rows] = found
         yield ids.tolist()
         if stop_id is not None:
@@ -175,6 +177,7 @@ def next_ids_by_graph(decoder: TorchDecoder, sampler: Sampler, prompts: list[lis
     A step, from the last ids to the next, is launched as one CUDA graph; nothing in it waits for the host.
     """
     rows = torch.arange(len(prompts), device=decoder.device)
+    stream = torch.cuda.Stream(decoder.device)
     sampler.advance()
     ids = sampler.sample(decoder.read_prompts(prompts), rows)
     on_host = torch.empty(ids.shape, dtype=ids.dtype, pin_memory=True)
@@ -186,7 +189,7 @@ def next_ids_by_graph(decoder: TorchDecoder, sampler: Sampler, prompts: list[lis
 
     while True:
         on_host.copy_(ids, non_blocking=True)
-        arrived.record()
+        arrived.record(torch.cuda.current_stream(decoder.device))
         sampler.advance()
         moved = decoder.reserve(1)
         if decoder.read == max(map(len, prompts)):
@@ -194,7 +197,7 @@ def next_ids_by_graph(decoder: TorchDecoder, sampler: Sampler, prompts: list[lis
         else:
             if graph is None or moved:
                 graph = torch.cuda.CUDAGraph()
-                with torch.cuda.graph(graph):
+                with torch.cuda.graph(graph, stream=stream):
                     step()
             graph.replay()
         decoder.read += 1
@@ -207,16 +210,17 @@ def stream_batch(model: Model, prompts: Sequence[Sequence[int]], *, max_new_toke
                  stop_id: int | None = None, context: int | None = None, **sampling) -> Iterator[list[int | None]]:
     """Yields the next id of each of `prompts`, step by step, None where a text has ended, until all have.
 
-    A text ends before `stop_id` or after `max_new_tokens`. With a `context` of N a token sees the N last ones only, and a
-    text of any length takes the same memory. `sampling` is that of `Sampling`. The same seed gives the same ids on the same
-    device; without one they differ each time. Raises UserError for a value out of range.
+    The model should be in evaluation mode. A text ends before `stop_id` or after `max_new_tokens`. With a `context` of N a
+    token sees the N last ones only, and a text of any length takes the same memory. `sampling` is that of `Sampling`. The
+    same seed gives the same ids on the same device; without one they differ each time. Raises UserError for a value out of
+    range.
     """
     prompts = [list(prompt) for prompt in prompts]
     if seed is not None and not -2**63 <= seed < 2**63:
         raise UserError(f"seed = {seed}: expected a number of at most 63 bits")
     check_length(model, prompts, max_new_tokens, context)
     sampler = Sampler(Sampling(**sampling), prompts, model, seed, stop_id)
-    decoder = choose_decoder(model, len(prompts), context)
+    decoder = choose_decoder(model, len(prompts), max(map(len, prompts)) + max_new_tokens, context)
     steps = (next_ids_by_graph(decoder, sampler, prompts) if decoder.device.type == "cuda" else
              next_ids(decoder, sampler, prompts, stop_id))
     ended = [False] * len(prompts)

@@ -163,20 +163,14 @@ def test_a_high_repetition_penalty_writes_no_token_twice_and_none_of_the_prompt(
     ids = [7, 9, 11, 7]
     usual = {"max_new_tokens": 100, "temperature": 0}  # there are always more tokens than that with a logit above 0
     assert len(set(stream_ids(model, ids, **usual))) < 90
-    written = list(stream_ids(model, ids, **usual, repetition_penalty=1e6))
+    written = list(stream_ids(model, ids, **usual, repetition_penalty=100))
     assert len(set(written)) == 100 and not set(written) & set(ids)
-
-
-def stream_rows(model, prompts, **settings) -> list[list[int]]:
-    """The rows that stream_batch yields column by column, as far as there are ids."""
-    return [[id for id in row if id is not None] for row in zip(*stream_batch(model, prompts, **settings), strict=True)]
 
 
 def test_a_batch_of_unequal_prompts_is_written_as_each_alone(model):
     prompts = [[5, 80, 300], [7], [*range(100, 140)], [5, 80]]
     settings = {"max_new_tokens": 50, "temperature": 0}
-    assert stream_rows(model, prompts, **settings) == [list(stream_ids(model, prompt, **settings)) for prompt in prompts]
-    assert model.generate(prompts, **settings) == stream_rows(model, prompts, **settings)
+    assert model.generate(prompts, **settings) == [list(stream_ids(model, prompt, **settings)) for prompt in prompts]
 
 
 def test_equal_prompts_of_a_batch_are_continued_differently(model):
@@ -193,6 +187,15 @@ def test_rows_of_a_batch_end_one_by_one(model):
         expected = whole[:whole.index(stop)] if stop in whole else whole
         assert list(row) == expected + [None] * (len(steps) - len(expected))
     assert len(model.generate(prompts[:1], max_new_tokens=30, temperature=0, stop_id=stop)[0]) == full[0].index(stop)
+
+
+def test_rows_that_stay_go_on_as_if_none_had_ended(model):
+    prompts, settings = [[5, 80, 300], [7], [9, 10]], {"temperature": 1.0, "repetition_penalty": 1.5, "seed": 2}
+    full = model.generate(prompts, max_new_tokens=60, **settings)
+    stop = full[0][5]
+    assert stop not in full[1][:40] and stop not in full[2][:40]
+    written = model.generate(prompts, max_new_tokens=40, stop_id=stop, **settings)
+    assert written == [full[0][:full[0].index(stop)], full[1][:40], full[2][:40]]
 
 
 def test_a_batch_that_ends_at_once_is_empty(model):
@@ -225,7 +228,8 @@ def test_texts_go_on_beyond_the_trained_length(model):
 @pytest.mark.parametrize("setting", [
     {"max_new_tokens": 0}, {"max_new_tokens": -5}, {"temperature": -1.0}, {"temperature": math.nan}, {"temperature": math.inf},
     {"top_k": 0}, {"top_k": -1}, {"top_p": 0.0}, {"top_p": 1.5}, {"top_p": math.nan}, {"seed": 10**30}, {"min_p": -0.1},
-    {"min_p": 1.1}, {"repetition_penalty": 0.0}, {"repetition_penalty": math.inf}, {"context": 0}, {"context": -3}])
+    {"min_p": 1.1}, {"repetition_penalty": 0.0}, {"repetition_penalty": math.inf}, {"repetition_penalty": 1e-40},
+    {"context": 0}, {"context": -3}])
 def test_settings_out_of_range_are_refused_in_one_line_that_names_them(model, setting):
     with pytest.raises(UserError, match=f"{next(iter(setting))} = .*: expected") as refused:
         next(stream_ids(model, [3], **setting))
@@ -242,8 +246,14 @@ def test_a_length_that_memory_does_not_hold_is_refused_unless_a_context_bounds_i
     with pytest.raises(UserError, match=r"max_new_tokens = 1000000000000: .* GB are free; lower it, or set context = 16"):
         next(stream_ids(model, [3], max_new_tokens=10**12))
     assert next(stream_ids(model, [3], max_new_tokens=10**12, context=16, seed=1)) is not None
-    with pytest.raises(UserError, match="context = 16"):
+    with pytest.raises(UserError, match="set context = 16"):
         next(stream_batch(model, [[3]] * 1000, max_new_tokens=10**12, context=10**9))
+    assert next(stream_ids(model, [3], max_new_tokens=5, context=10**12, seed=1)) is not None  # nothing is that long
+
+
+def test_no_prompts_are_refused(model):
+    with pytest.raises(UserError, match="there is no prompt"):
+        model.generate([])
 
 
 # ---- text ----
@@ -310,7 +320,7 @@ def test_texts_of_a_batch_stop_at_their_own_ends_of_text(says):
 
 
 def test_the_end_of_text_that_a_prompt_begins_with_does_not_keep_the_text_from_ending(say):
-    assert say(b"abc", repetition_penalty=1e6) == ["a", "b", "c"]
+    assert say(b"abc", repetition_penalty=100) == ["a", "b", "c"]
 
 
 def test_the_model_reads_end_of_text_and_the_prompt_and_then_what_it_wrote(says):

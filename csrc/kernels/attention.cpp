@@ -12,7 +12,8 @@
 namespace alilama {
 namespace {
 
-constexpr int ROWS = 4;    // queries that are computed together
+constexpr int ROWS = 4;  // queries that are computed together
+
 inline float to_float(float x) { return x; }
 
 inline float to_float(BFloat16 x) {

@@ -4,6 +4,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <limits>
 #include <stdexcept>
 #include <tuple>
 #include <utility>
@@ -72,14 +73,17 @@ void backward(const Array<Element>& qkv, const Array<float>& slopes, const Array
 using BlockArrays = std::tuple<Array<float>, Array<float>, Array<float>, Array<float>, Array<float>, Array<float>>;
 
 Decoder make_decoder(const Array<float>& embedding, const std::vector<BlockArrays>& blocks, const Array<float>& norm_f,
-                     const Array<float>& slopes, std::int64_t rows, std::int64_t context) {
+                     const Array<float>& slopes, std::int64_t rows, std::int64_t longest, std::int64_t context) {
     if (embedding.ndim() != 2 || blocks.empty() || std::get<4>(blocks[0]).ndim() != 2 || slopes.size() == 0) {
         throw std::invalid_argument("a model without blocks, or matrices that are none");
     }
     const std::int64_t C = embedding.shape(1), H = slopes.size();
     const ModelShape shape{embedding.shape(0), C, static_cast<std::int64_t>(blocks.size()), H, C / H,
                            std::get<4>(blocks[0]).shape(0)};
-    if (C % H != 0 || rows < 1 || context < 0) throw std::invalid_argument("heads, rows or a context out of range");
+    constexpr std::int64_t MOST = std::numeric_limits<std::int32_t>::max() / 2;  // distances are 32 bits
+    if (C % H != 0 || rows < 1 || longest < 1 || context < 0 || context > MOST) {
+        throw std::invalid_argument("heads, rows, a length or a context out of range");
+    }
     const auto vector = [](const Array<float>& array, std::int64_t size) {
         const float* first = numbers<float>(array, size);
         return std::vector<float>(first, first + size);
@@ -92,7 +96,7 @@ Decoder make_decoder(const Array<float>& embedding, const std::vector<BlockArray
         packed.push_back({vector(norm_1, C), matrix(Wqkv, 3 * C, C), matrix(out_proj, C, C), vector(norm_2, C),
                           matrix(up_proj, shape.hidden, C), matrix(down_proj, C, shape.hidden)});
     }
-    return Decoder(shape, embedding.data(), std::move(packed), numbers<float>(norm_f, C), slopes.data(), rows, context);
+    return Decoder(shape, embedding.data(), std::move(packed), numbers<float>(norm_f, C), slopes.data(), rows, longest, context);
 }
 
 void read(Decoder& decoder, const Array<std::int64_t>& ids, const Array<std::int64_t>& rows, const Array<std::int64_t>& lengths,
@@ -121,7 +125,7 @@ PYBIND11_MODULE(_kernels, m) {
     m.def("attention_backward", &backward<BFloat16, std::uint16_t>, qkv, slopes, logsumexp, grad_y, grad_qkv, threads);
     py::class_<Decoder>(m, "Decoder")
         .def(py::init(&make_decoder), py::arg("embedding"), py::arg("blocks"), py::arg("norm_f"), py::arg("slopes"),
-             py::arg("rows"), py::arg("context"))
+             py::arg("rows"), py::arg("longest"), py::arg("context"))
         .def("read", &read, py::arg("ids"), py::arg("rows"), py::arg("lengths"), py::arg("logits").noconvert(), threads);
 }
 

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -13,7 +12,6 @@ namespace alilama {
 namespace {
 
 constexpr int TOKENS = 6;  // that share the loading of a panel: as many sums as AVX2 has registers for
-constexpr std::int64_t UNBOUNDED = std::numeric_limits<std::int64_t>::max();
 constexpr int PANELS = 4;  // that one token meets at once
 
 enum class Then { store, add, gelu };  // what becomes of a product: y = Wx, y += Wx, y = gelu(Wx)
@@ -138,8 +136,8 @@ struct View {
 };
 
 // Attention of one query, (D,) and scaled, over the keys and values of one head, (slots / LANES, D, LANES).
-inline void attend_with(const float* q, const float* keys, const float* values, float slope, const View& view,
-                        std::int64_t D, float* scores, float* y) {
+FOR_EVERY_CPU void attend(const float* q, const float* keys, const float* values, float slope, const View& view,
+                          std::int64_t D, float* scores, float* y) {
     const std::int64_t slots = view.slots();
     Vector top = Vector{} - INFINITY;
     for (std::int64_t slot = 0; slot < slots; slot += LANES, keys += D * LANES) {
@@ -178,14 +176,7 @@ inline void attend_with(const float* q, const float* keys, const float* values, 
 }
 
 void prefetch(const float* first, std::int64_t size) {
-#if defined(__GNUC__)
     for (std::int64_t i = 0; i < size; i += LANES) __builtin_prefetch(first + i, 1, 2);
-#endif
-}
-
-FOR_EVERY_CPU void attend(const float* q, const float* keys, const float* values, float slope, const View& view,
-                          std::int64_t D, float* scores, float* y) {
-    attend_with(q, keys, values, slope, view, D, scores, y);
 }
 
 }  // namespace
@@ -199,13 +190,15 @@ PackedMatrix::PackedMatrix(const float* weight, std::int64_t outputs, std::int64
 }
 
 Decoder::Decoder(const ModelShape& shape, const float* embedding, std::vector<DecoderBlock> blocks, const float* norm_f,
-                 const float* slopes, std::int64_t rows, std::int64_t context)
+                 const float* slopes, std::int64_t rows, std::int64_t longest, std::int64_t context)
     : shape_(shape),
       embedding_(embedding, shape.V, shape.C),
       blocks_(std::move(blocks)),
       norm_f_(norm_f, norm_f + shape.C),
       slopes_(slopes, slopes + shape.H),
-      context_(context),
+      longest_(longest),
+      context_(context > 0 ? context : longest),
+      most_positions_(round_up(context > 0 ? std::min(longest, context + CHUNK) : longest, LANES)),
       read_(rows),
       capacity_(rows),
       keys_(rows * shape.blocks),
@@ -216,20 +209,24 @@ Decoder::Decoder(const ModelShape& shape, const float* embedding, std::vector<De
       attended_(CHUNK * shape.C) {}
 
 // Makes room in a row's caches. With a context they end as rings that hold what every token of a chunk sees; until then a
-// position is its slot, so that they may grow.
+// position is its slot, so that they may grow. Where memory does not suffice they stay as they are.
 void Decoder::reserve(std::int64_t row, std::int64_t positions) {
-    const std::int64_t most = context_ > 0 ? round_up(context_ + CHUNK, LANES) : UNBOUNDED;
-    if (capacity_[row] >= std::min(positions, most)) return;
-    const std::int64_t capacity = std::min(round_up(std::max(positions, 2 * capacity_[row]), LANES), most);
-    const std::int64_t old_size = capacity_[row] * shape_.D, size = capacity * shape_.D;
+    const std::int64_t old_capacity = capacity_[row], needed = std::min(positions, most_positions_);
+    if (old_capacity >= needed) return;
+    const std::int64_t capacity = std::min(round_up(std::max(needed, 2 * old_capacity), LANES), most_positions_);
+    const std::int64_t old_size = old_capacity * shape_.D, size = capacity * shape_.D;  // of a head
+    std::vector<RowCache> larger;
     for (std::int64_t block = row * shape_.blocks; block < (row + 1) * shape_.blocks; ++block) {
-        for (RowCache* cache : {&keys_[block], &values_[block]}) {
-            RowCache larger(shape_.H * size);
+        for (const RowCache* cache : {&keys_[block], &values_[block]}) {
+            larger.emplace_back(shape_.H * size);
             for (std::int64_t h = 0; h < shape_.H; ++h) {
-                std::copy_n(cache->begin() + h * old_size, old_size, larger.begin() + h * size);
+                std::copy_n(cache->begin() + h * old_size, old_size, larger.back().begin() + h * size);
             }
-            *cache = std::move(larger);
         }
+    }
+    for (std::int64_t block = 0; block < shape_.blocks; ++block) {
+        keys_[row * shape_.blocks + block] = std::move(larger[2 * block]);
+        values_[row * shape_.blocks + block] = std::move(larger[2 * block + 1]);
     }
     capacity_[row] = capacity;
 }
@@ -241,12 +238,18 @@ void Decoder::read(const std::int64_t* ids, const std::int64_t* rows, const std:
         if (rows[i] < 0 || rows[i] >= static_cast<std::int64_t>(read_.size()) || lengths[i] < 1) {
             throw std::invalid_argument("a row out of range, or one that reads nothing");
         }
+        if (lengths[i] > longest_ - read_[rows[i]]) throw std::invalid_argument("a row that reads more than was said");
         total += lengths[i];
     }
     for (std::int64_t i = 0; i < total; ++i) {
         if (ids[i] < 0 || ids[i] >= shape_.V) throw std::invalid_argument("id " + std::to_string(ids[i]) + " is out of range");
     }
-    for (std::int64_t i = 0; i < n; ++i) reserve(rows[i], read_[rows[i]] + lengths[i]);
+    std::int64_t most_slots = 0;
+    for (std::int64_t i = 0; i < n; ++i) {
+        reserve(rows[i], read_[rows[i]] + lengths[i]);
+        most_slots = std::max(most_slots, capacity_[rows[i]]);
+    }
+    scores_.resize(std::max<std::size_t>(scores_.size(), num_threads * most_slots));
     std::vector<float> last(n * shape_.C);  // x after the last token of each row
     std::vector<Piece> pieces;
     std::vector<std::int64_t> ends;  // rows of `last` by token of the chunk, -1 for tokens in between
@@ -278,9 +281,7 @@ void Decoder::read(const std::int64_t* ids, const std::int64_t* rows, const std:
 
 void Decoder::read_chunk(const std::int64_t* ids, const std::vector<Piece>& pieces, std::int64_t count, int num_threads) {
     const auto [V, C, blocks, H, D, hidden] = shape_;
-    std::int64_t most_slots = 0;
-    for (const Piece& piece : pieces) most_slots = std::max(most_slots, capacity_[piece.row]);
-    scores_.resize(num_threads * most_slots);
+    const std::int64_t slots_of_thread = static_cast<std::int64_t>(scores_.size()) / num_threads;
     for (std::int64_t t = 0; t < count; ++t) {
         const float* panel = embedding_.panel(ids[t] / LANES);
         for (std::int64_t c = 0; c < C; ++c) x_[t * C + c] = panel[c * LANES + ids[t] % LANES];
@@ -292,7 +293,7 @@ void Decoder::read_chunk(const std::int64_t* ids, const std::vector<Piece>& piec
         multiply_together(Then::store, weights.Wqkv, normed_.data(), count, wide_.data());
 #pragma omp for schedule(static)
         for (std::int64_t task = 0; task < static_cast<std::int64_t>(pieces.size()) * H; ++task) {
-            attend_piece(pieces[task / H], block, task % H, &scores_[omp_get_thread_num() * most_slots]);
+            attend_piece(pieces[task / H], block, task % H, &scores_[omp_get_thread_num() * slots_of_thread]);
         }
         multiply_together(Then::add, weights.out_proj, attended_.data(), count, x_.data());
         layer_norm_together(x_, weights.norm_2, count, normed_);
@@ -318,9 +319,10 @@ void Decoder::attend_piece(const Piece& piece, std::int64_t block, std::int64_t 
         }
     }
     const std::int64_t next = h + 1 < shape_.H ? capacity * D : 0;  // the next head's keys and values come while this one's
-    prefetch(keys + next, round_up(begin + 1, LANES) * D);          // are computed with
-    prefetch(values + next, round_up(begin + 1, LANES) * D);
-    View view{begin, begin + piece.count - 1, capacity, context_ > 0 ? context_ : UNBOUNDED};
+    const std::int64_t size = std::min(round_up(begin + 1, LANES), capacity) * D;  // are computed with
+    prefetch(keys + next, size);
+    prefetch(values + next, size);
+    View view{begin, begin + piece.count - 1, capacity, context_};
     for (std::int64_t t = 0; t < piece.count; ++t, ++view.query) {
         const std::int64_t token = piece.first + t;
         attend(&wide_[token * 3 * C + h * D], keys, values, slopes_[h], view, D, scores, &attended_[token * C + h * D]);

@@ -39,18 +39,20 @@ struct DecoderBlock {
 // (H, capacity / LANES, D, LANES).
 using RowCache = std::vector<float>;
 
-// Computes the logits of the next token of several rows of text, each with a cache of the keys and values of what it read, in
-// float32. With a context of N > 0 a token sees the N last positions only, itself among them, and memory stays as it is
-// however much is read; with 0 it sees all of them.
+// Computes the logits of the next token of several rows of text of up to `longest` tokens, each with a cache of the keys and
+// values of what it read, in float32. With a context of N > 0 a token sees the N last positions only, itself among them, and
+// memory stays as it is however much is read; with 0 it sees all of them.
 class Decoder {
   public:
     static constexpr std::int64_t CHUNK = 64;  // tokens that are computed together
 
     Decoder(const ModelShape& shape, const float* embedding, std::vector<DecoderBlock> blocks, const float* norm_f,
-            const float* slopes, std::int64_t rows, std::int64_t context);
+            const float* slopes, std::int64_t rows, std::int64_t longest, std::int64_t context);
 
     // Lets rows[i] read the next lengths[i] >= 1 of the ids, and writes the logits after its last one, (n, V). The n rows are
-    // distinct. Throws std::invalid_argument for a row or an id out of range and std::bad_alloc, before anything is read.
+    // distinct. O(parameters + C * positions seen) for each token and V * C for each row; the weights are read once for CHUNK
+    // tokens. Throws std::invalid_argument for a row, a length or an id out of range, and std::bad_alloc, both before anything
+    // is read.
     void read(const std::int64_t* ids, const std::int64_t* rows, const std::int64_t* lengths, std::int64_t n, float* logits,
               int num_threads);
 
@@ -69,12 +71,12 @@ class Decoder {
     PackedMatrix embedding_;
     std::vector<DecoderBlock> blocks_;
     std::vector<float> norm_f_, slopes_;
-    std::int64_t context_;                // 0: everything
+    std::int64_t longest_, context_, most_positions_;
     std::vector<std::int64_t> read_;      // by row: how many tokens it has read
     std::vector<std::int64_t> capacity_;  // by row: for how many positions its caches have room
     std::vector<RowCache> keys_, values_;  // by row and block
     std::vector<float> x_, normed_, wide_, attended_;  // of a chunk: (CHUNK, C) and, for qkv and the hidden layer, wider
-    std::vector<float> scores_;  // by thread, (capacity)
+    std::vector<float> scores_;  // by thread, as many as a row has slots
 };
 
 }  // namespace alilama
