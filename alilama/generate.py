@@ -2,7 +2,7 @@
 
 import codecs
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -171,18 +171,28 @@ def next_ids(decoder: KernelDecoder | TorchDecoder, sampler: Sampler, prompts: l
         logits = decoder.step(found, rows)
 
 
+def capture(step: Callable[[], None], device: torch.device) -> Callable[[], None]:
+    """Returns what launches a step as one CUDA graph, or the step itself, which is slower, where it cannot be captured."""
+    graph = torch.cuda.CUDAGraph()
+    try:
+        with torch.cuda.graph(graph, stream=torch.cuda.Stream(device)):
+            step()
+    except RuntimeError:
+        return step  # nothing of it was computed while it was captured
+    return graph.replay
+
+
 def next_ids_by_graph(decoder: TorchDecoder, sampler: Sampler, prompts: list[list[int]]) -> Iterator[list[int]]:
     """Yields the next id of every row, without end, from a CUDA GPU, which computes the ones after them meanwhile.
 
     A step, from the last ids to the next, is launched as one CUDA graph; nothing in it waits for the host.
     """
     rows = torch.arange(len(prompts), device=decoder.device)
-    stream = torch.cuda.Stream(decoder.device)
     sampler.advance()
     ids = sampler.sample(decoder.read_prompts(prompts), rows)
     on_host = torch.empty(ids.shape, dtype=ids.dtype, pin_memory=True)
     arrived = torch.cuda.Event()
-    graph = None
+    launch = None
 
     def step():
         ids.copy_(sampler.sample(decoder.forward(ids[:, None]), rows))
@@ -195,11 +205,9 @@ def next_ids_by_graph(decoder: TorchDecoder, sampler: Sampler, prompts: list[lis
         if decoder.read == max(map(len, prompts)):
             step()  # once by hand: what is made at the first use must not be made within a graph
         else:
-            if graph is None or moved:
-                graph = torch.cuda.CUDAGraph()
-                with torch.cuda.graph(graph, stream=stream):
-                    step()
-            graph.replay()
+            if launch is None or moved:
+                launch = capture(step, decoder.device)
+            launch()
         decoder.read += 1
         arrived.synchronize()
         yield on_host.tolist()
