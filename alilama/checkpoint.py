@@ -26,6 +26,10 @@ from alilama.tokenizer import END_OF_TEXT, Tokenizer
 PRETRAINED = "models/alilama_2M"  # the model that is part of the repository
 STATE_KEYS = {"step", "num_steps", "best_loss", "config", "data", "tokenizer_sha256", "model", "optimizers", "counts", "rng"}
 PREFIX = "transformer."  # of every weight's name in an MPT file
+ARCHITECTURE = {  # what every model has in common
+    "expansion_ratio": 4, "layer_norm_epsilon": 1e-5, "no_bias": True, "tie_word_embeddings": True,
+    "attn_config": {"alibi": True, "alibi_bias_max": 8, "attn_pdrop": 0},
+}
 READABLE_MULTIPLE = 16  # Transformers refuses texts longer than max_seq_len, and ALiBi reads beyond the trained length
 
 
@@ -44,16 +48,12 @@ def save_description(folder: Path, config: ModelConfig, tokenizer: Tokenizer):
         "d_model": config.d_model,
         "n_layers": config.blocks,
         "n_heads": config.num_heads,
-        "expansion_ratio": 4,
         "hidden_dim": config.hidden_dim,
         "max_seq_len": READABLE_MULTIPLE * config.max_seq_len,
         "trained_seq_len": config.max_seq_len,
         "resid_pdrop": config.dropout,
         "emb_pdrop": config.dropout,
-        "layer_norm_epsilon": 1e-5,
-        "no_bias": True,
-        "tie_word_embeddings": True,
-        "attn_config": {"alibi": True, "alibi_bias_max": 8, "attn_pdrop": 0},
+        **ARCHITECTURE,
         "bos_token_id": tokenizer.eot_id,
         "eos_token_id": tokenizer.eot_id,
         "pad_token_id": tokenizer.eot_id,
@@ -89,6 +89,9 @@ def load_shape(folder: Path) -> ModelConfig:
     except (ValueError, KeyError, TypeError, RecursionError) as error:  # Unicode and JSON errors are ValueErrors
         raise UserError(f"{path} is damaged or of another kind of model ({type(error).__name__}: {error}); "
                         "expected one that train.py wrote") from None
+    for name, value in ARCHITECTURE.items():
+        if content.get(name) != value:
+            raise UserError(f"{path} describes another architecture: {name} is {content.get(name)!r}, expected {value!r}")
     shape = [config.vocab_size, config.d_model, config.blocks, config.num_heads, config.hidden_dim, config.max_seq_len]
     is_possible = all(isinstance(size, int) and 0 < size < MAX_SIZE for size in shape)
     is_possible = is_possible and isinstance(config.dropout, int | float) and 0 <= config.dropout < 1
@@ -104,7 +107,10 @@ def load_model(folder: str | os.PathLike, device: str | torch.device = "cpu") ->
     """
     folder = Path(folder)
     config = load_shape(folder)
-    tokenizer = Tokenizer.load(folder / "tokenizer.json")
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise UserError(f"{path} is missing: a model writes only with the tokenizer it was trained with")
+    tokenizer = Tokenizer.load(path)
     if tokenizer.vocab_size != config.vocab_size:
         raise UserError(f"{folder}: tokenizer.json has {tokenizer.vocab_size} tokens and config.json {config.vocab_size}; they "
                         "are not of one model")
@@ -119,14 +125,17 @@ def load_model(folder: str | os.PathLike, device: str | torch.device = "cpu") ->
                         "model")
     with torch.device("meta"):
         expected = Model(config).state_dict()
-    if not all(weight.is_floating_point() and weight.isfinite().all() for weight in weights.values()):
+    if not all(weight.is_floating_point() and weight.float().isfinite().all() for weight in weights.values()):
         raise UserError(f"{path} is damaged: it holds weights that are no finite numbers; train the model again")
     found = {name: weight.shape for name, weight in weights.items()}
     if found != {name: weight.shape for name, weight in expected.items()}:
         raise UserError(f"{path} does not hold the weights that config.json describes; they are not of one model")
     model = Model(config)
     model.load_state_dict(weights)
-    return model.to(device).eval(), tokenizer
+    with torch.inference_mode():
+        if not model.eval()(torch.tensor([[tokenizer.eot_id]])).isfinite().all():
+            raise UserError(f"{path} is damaged: its weights are so large that nothing finite comes out; train the model again")
+    return model.to(device), tokenizer
 
 
 def save_state(folder: Path, state: dict):

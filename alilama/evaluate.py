@@ -160,6 +160,9 @@ def main(argv: list[str]):
     contexts = [trained] if arguments.context is None else parse_contexts(arguments.context)
     if stride is not None and not 1 <= stride <= contexts[0]:
         raise UserError(f"--stride {stride}: expected at least 1 and at most the shortest context, {contexts[0]}")
+    picture = arguments.plot or folder / "evaluation.png"
+    if not picture.parent.is_dir() or picture.is_dir():
+        raise UserError(f"--plot {picture}: expected the name of a file in a folder that exists")
     ids = encode_files(tokenizer, arguments.data, arguments.tokens)
 
     which = f"the first {len(ids):,} tokens: " if len(ids) == arguments.tokens else ""
@@ -178,10 +181,9 @@ def main(argv: list[str]):
     best, context = min((sliding.bits_per_byte, context) for context, (_, sliding) in zip(contexts, scores, strict=True))
     print(f"{describe_yardsticks(tokenizer, ids)}; this model {best:.3f} (sliding, context {context})")
 
-    picture = arguments.plot or folder / "evaluation.png"
     try:
         save_figure(plot_evaluation(folder.name, contexts, scores, trained), picture)
-    except OSError as error:
+    except (OSError, UserError) as error:
         raise UserError(f"the picture cannot be written ({error}); choose another place with --plot") from None
     print(f"picture: {picture}")
 

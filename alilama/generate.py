@@ -1,6 +1,7 @@
 """Writes text with a trained model: python -m alilama.generate models/stories --prompt "Once upon a time" """
 
 import codecs
+import operator
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -43,7 +44,7 @@ class Sampling:
         if not 0 <= self.temperature < float("inf"):
             raise UserError(f"temperature = {self.temperature}: expected 0 (always the most likely token) or a number above")
         if self.top_k is not None and self.top_k < 1:
-            raise UserError(f"top_k = {self.top_k}: expected at least 1, or None for all tokens")
+            raise UserError(f"top_k = {self.top_k}: expected at least 1; without it all tokens are kept")
         if not 0 < self.top_p <= 1:
             raise UserError(f"top_p = {self.top_p}: expected above 0 and at most 1")
         if not 0 <= self.min_p <= 1:
@@ -95,7 +96,7 @@ class Sampler:
         if seed is None:
             self.generator.seed()
         else:
-            self.generator.manual_seed(seed)
+            self.generator.manual_seed(int(seed))
         self.uniforms = torch.empty(DRAWS, len(prompts), device=self.device)
         self.step = 0
         self.next_step = torch.zeros(1, dtype=torch.int64, device=self.device)  # the same, where a CUDA graph finds it
@@ -127,10 +128,10 @@ class Sampler:
 
 def check_length(model: Model, prompts: list[list[int]], max_new_tokens: int, context: int | None):
     """Raises UserError for a length out of range, or a cache that the memory does not hold."""
-    if max_new_tokens < 1:
-        raise UserError(f"max_new_tokens = {max_new_tokens}: expected at least 1")
+    if not 1 <= max_new_tokens < 2**62:
+        raise UserError(f"max_new_tokens = {max_new_tokens}: expected at least 1, and less than 2^62")
     if context is not None and context < 1:
-        raise UserError(f"context = {context}: expected at least 1, or None to look back on everything")
+        raise UserError(f"context = {context}: expected at least 1; without it everything is looked back on")
     if not prompts:
         raise UserError("there is no prompt: expected one or more")
     for prompt in prompts:
@@ -223,7 +224,10 @@ def stream_batch(model: Model, prompts: Sequence[Sequence[int]], *, max_new_toke
     same seed gives the same ids on the same device; without one they differ each time. Raises UserError for a value out of
     range.
     """
-    prompts = [list(prompt) for prompt in prompts]
+    try:
+        prompts = [[operator.index(id) for id in prompt] for prompt in prompts]
+    except TypeError as error:
+        raise UserError(f"prompts: expected a list of lists of ids, such as [[1, 2]] ({error})") from None
     if seed is not None and not -2**63 <= seed < 2**63:
         raise UserError(f"seed = {seed}: expected a number of at most 63 bits")
     check_length(model, prompts, max_new_tokens, context)
@@ -233,6 +237,8 @@ def stream_batch(model: Model, prompts: Sequence[Sequence[int]], *, max_new_toke
              next_ids(decoder, sampler, prompts, stop_id))
     ended = [False] * len(prompts)
     for ids in islice(steps, max_new_tokens):
+        if max(ids) >= model.config.vocab_size:
+            raise UserError("the model's logits are no finite numbers: its weights are damaged; train it again")
         ended = [before or id == stop_id for before, id in zip(ended, ids, strict=True)]
         if all(ended):
             return
@@ -254,6 +260,8 @@ def stream_texts(model: Model, tokenizer: Tokenizer, prompts: Sequence[str], **s
     `settings` are those of `stream_batch`. An empty prompt begins a text from nothing; one with a special token in it raises
     UserError.
     """
+    if isinstance(prompts, str):
+        raise UserError("prompts: expected a list of texts, such as ['Once']; stream_text takes one")
     ids = [[tokenizer.eot_id, *tokenizer.encode(prompt)] for prompt in prompts]
     decoders = [codecs.getincrementaldecoder("utf-8")("replace") for _ in prompts]
     for step in stream_batch(model, ids, stop_id=tokenizer.eot_id, **settings):

@@ -23,9 +23,12 @@ def finite(cell: str | None) -> float | None:
 
 def read_log(path: Path) -> list[dict[str, float]]:
     """Returns the rows of a log.csv; a cell that is no finite number is missing here."""
-    with open(path, newline="", encoding="utf-8", errors="replace") as file:
-        return [{name: number for name, cell in row.items() if (number := finite(cell)) is not None}
-                for row in csv.DictReader(file)]
+    try:
+        with open(path, newline="", encoding="utf-8", errors="replace") as file:
+            return [{name: number for name, cell in row.items() if (number := finite(cell)) is not None}
+                    for row in csv.DictReader(file)]
+    except csv.Error as error:
+        raise UserError(f"{path} is no log of a training ({error})") from None
 
 
 def is_memorizing(rows: list[dict[str, float]]) -> bool:

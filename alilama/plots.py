@@ -1,6 +1,7 @@
 """Pictures."""
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,15 +29,16 @@ LOWEST_BIAS = -8  # drawn darkest, for it leaves e^-8 = 0.03% of a weight; one s
 
 def add_bits_per_byte(axes: Axes, loss: float, bits_per_byte: float):
     """Adds an axis on the right for a loss axis, where `loss` nats per token are `bits_per_byte`."""
-    if bits_per_byte > 0:
+    if bits_per_byte > 0 and loss > 0 and math.isfinite(bits_per_byte / loss):
         bits_per_byte_of_nats = bits_per_byte / loss
         right = axes.secondary_yaxis("right", functions=(lambda nats: nats * bits_per_byte_of_nats,
                                                          lambda bits: bits / bits_per_byte_of_nats))
         right.set_ylabel("bits per byte")
 
 
-def plot_log(log: Path) -> Figure:
+def plot_log(log: str | os.PathLike) -> Figure:
     """Draws a training log: train and validation loss over the tokens seen, with bits per byte on the right."""
+    log = Path(log)
     if not log.is_file():
         raise UserError(f"{log} is not there: train.py writes it into the folder of the model")
     rows = read_log(log)

@@ -327,8 +327,18 @@ def test_the_command_says_that_a_file_is_missing(refusal, model_folder):
 
 
 @pytest.mark.parametrize("place", ["nowhere/picture.png", "valid.txt/picture.png", "."])
-def test_the_command_says_that_the_picture_cannot_be_written(place, refusal, model_folder, tmp_path, capsys):
+def test_a_place_where_no_picture_can_be_is_refused_before_anything_is_read(place, refusal, model_folder, tmp_path, capsys):
     (tmp_path / "valid.txt").write_text(TEXT, encoding="utf-8")
-    message = refusal("alilama.evaluate", model_folder, "--data", "valid.txt", "--plot", place, progress=True)
-    assert "another place" in message and place in message
+    message = refusal("alilama.evaluate", model_folder, "--data", "valid.txt", "--plot", place)
+    assert f"--plot {place}: expected the name of a file in a folder" in message and capsys.readouterr().out == ""
+
+
+def test_the_command_says_that_the_picture_cannot_be_written(refusal, model_folder, tmp_path, capsys, monkeypatch):
+    def disk_is_full(figure, path):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("alilama.plots.save_figure", disk_is_full)
+    (tmp_path / "valid.txt").write_text(TEXT, encoding="utf-8")
+    message = refusal("alilama.evaluate", model_folder, "--data", "valid.txt", "--plot", "picture.png", progress=True)
+    assert "No space left on device" in message and "another place with --plot" in message
     assert "yardsticks" in capsys.readouterr().out  # what was found is not lost

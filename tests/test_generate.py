@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from conftest import tiny_model
@@ -226,7 +227,7 @@ def test_texts_go_on_beyond_the_trained_length(model):
 
 
 @pytest.mark.parametrize("setting", [
-    {"max_new_tokens": 0}, {"max_new_tokens": -5}, {"temperature": -1.0}, {"temperature": math.nan}, {"temperature": math.inf},
+    {"max_new_tokens": 0}, {"max_new_tokens": 2**63}, {"temperature": -1.0}, {"temperature": math.nan}, {"temperature": math.inf},
     {"top_k": 0}, {"top_k": -1}, {"top_p": 0.0}, {"top_p": 1.5}, {"top_p": math.nan}, {"seed": 10**30}, {"min_p": -0.1},
     {"min_p": 1.1}, {"repetition_penalty": 0.0}, {"repetition_penalty": math.inf}, {"repetition_penalty": 1e-40},
     {"context": 0}, {"context": -3}])
@@ -249,6 +250,25 @@ def test_a_length_that_memory_does_not_hold_is_refused_unless_a_context_bounds_i
     with pytest.raises(UserError, match="set context = 16"):
         next(stream_batch(model, [[3]] * 1000, max_new_tokens=10**12, context=10**9))
     assert next(stream_ids(model, [3], max_new_tokens=5, context=10**12, seed=1)) is not None  # nothing is that long
+
+
+@pytest.mark.parametrize("prompts", [[1, 2], "abc", ["abc"], [[1.0, 2.0]], [torch.tensor([0.5])]])
+def test_prompts_that_are_no_lists_of_ids_are_refused(model, prompts):
+    with pytest.raises(UserError, match="expected a list of lists of ids"):
+        model.generate(prompts)
+
+
+def test_ids_and_seeds_of_numpy_and_torch_are_taken(model):
+    expected = model.generate([[5, 80]], max_new_tokens=5, seed=3)
+    assert model.generate(np.array([[5, 80]]), max_new_tokens=5, seed=np.int64(3)) == expected
+    assert model.generate(torch.tensor([[5, 80]]), max_new_tokens=5, seed=3) == expected
+
+
+def test_a_model_that_gives_no_finite_numbers_is_said_to_be_damaged():
+    model = tiny_model(400)
+    model.norm_f.weight.data.fill_(math.nan)
+    with pytest.raises(UserError, match="the model's logits are no finite numbers"):
+        model.generate([[3]], max_new_tokens=1)
 
 
 def test_no_prompts_are_refused(model):
@@ -333,6 +353,11 @@ def test_a_text_is_given_out_while_it_is_made(says):
     model, decoder = says(b"abc")
     assert next(stream_text(model, BYTES_ONLY)) == "a"
     assert decoder.said == [1]
+
+
+def test_a_text_in_place_of_a_list_of_texts_is_refused(model, tokenizer):
+    with pytest.raises(UserError, match="expected a list of texts"):
+        next(stream_texts(model, tokenizer, "Once"))
 
 
 def test_a_special_token_in_the_prompt_is_refused(model, tokenizer):

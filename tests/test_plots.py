@@ -60,6 +60,23 @@ def test_a_model_without_a_log_is_explained(tmp_path):
         plot_log(tmp_path / "log.csv")
 
 
+def test_a_log_is_found_by_its_name_as_text_too(log):
+    assert plot_log(str(log)).axes[0].get_title() == plot_log(log).axes[0].get_title()
+
+
+@pytest.mark.parametrize(("loss", "bits"), [("0", "1"), ("1e-320", "1e300")])
+def test_a_loss_that_has_no_bits_per_byte_is_drawn_without_them(log, loss, bits):
+    log.write_text(f"tokens,val_loss,val_bits_per_byte\n1,{loss},{bits}\n")
+    plot_log(log).draw_without_rendering()
+    assert not plot_log(log).axes[0].child_axes
+
+
+def test_a_file_that_is_no_log_is_one_line(log):
+    log.write_text('tokens,val_loss\n"' + "x" * 200_000)
+    with pytest.raises(UserError, match="is no log of a training"):
+        plot_log(log)
+
+
 def test_the_picture_is_a_png_with_something_on_it(log):
     save_figure(plot_log(log), log.with_name("loss.png"))
     assert log.with_name("loss.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
