@@ -10,7 +10,7 @@ from conftest import tiny_model
 from safetensors.torch import load_file, save_file
 
 from alilama import checkpoint, data
-from alilama.checkpoint import load_model, load_state, save_description, save_state, save_weights
+from alilama.checkpoint import ARCHITECTURE, load_model, load_state, save_description, save_state, save_weights
 from alilama.errors import UserError
 from alilama.tokenizer import Tokenizer
 
@@ -105,8 +105,8 @@ DAMAGE = {
     "text as size": ("config.json", change_config(d_model="32")),
     "text as dropout": ("config.json", change_config(resid_pdrop="a little")),
     "impossible dropout": ("config.json", change_config(resid_pdrop=2.0)),
-    "attention without biases": ("config.json", change_config(attn_config={"alibi": False, "alibi_bias_max": 8, "attn_pdrop": 0})),
-    "steeper biases": ("config.json", change_config(attn_config={"alibi": True, "alibi_bias_max": 4, "attn_pdrop": 0})),
+    "attention without biases": ("config.json", change_config(attn_config=ARCHITECTURE["attn_config"] | {"alibi": False})),
+    "flatter biases": ("config.json", change_config(attn_config=ARCHITECTURE["attn_config"] | {"alibi_bias_max": 4})),
     "another epsilon": ("config.json", change_config(layer_norm_epsilon=0.5)),
     "biases": ("config.json", change_config(no_bias=False)),
     "two embeddings": ("config.json", change_config(tie_word_embeddings=False)),

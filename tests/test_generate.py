@@ -227,10 +227,10 @@ def test_texts_go_on_beyond_the_trained_length(model):
 
 
 @pytest.mark.parametrize("setting", [
-    {"max_new_tokens": 0}, {"max_new_tokens": 2**63}, {"temperature": -1.0}, {"temperature": math.nan}, {"temperature": math.inf},
-    {"top_k": 0}, {"top_k": -1}, {"top_p": 0.0}, {"top_p": 1.5}, {"top_p": math.nan}, {"seed": 10**30}, {"min_p": -0.1},
-    {"min_p": 1.1}, {"repetition_penalty": 0.0}, {"repetition_penalty": math.inf}, {"repetition_penalty": 1e-40},
-    {"context": 0}, {"context": -3}])
+    {"max_new_tokens": 0}, {"max_new_tokens": 2**63}, {"temperature": -1.0}, {"temperature": math.nan},
+    {"temperature": math.inf}, {"top_k": 0}, {"top_k": -1}, {"top_p": 0.0}, {"top_p": 1.5}, {"top_p": math.nan},
+    {"seed": 10**30}, {"min_p": -0.1}, {"min_p": 1.1}, {"repetition_penalty": 0.0}, {"repetition_penalty": math.inf},
+    {"repetition_penalty": 1e-40}, {"context": 0}, {"context": -3}])
 def test_settings_out_of_range_are_refused_in_one_line_that_names_them(model, setting):
     with pytest.raises(UserError, match=f"{next(iter(setting))} = .*: expected") as refused:
         next(stream_ids(model, [3], **setting))
