@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_model
-from training import SHAPES, load_nanogpt
+from training import SHAPES, load_nanogpt, step_of_nanogpt
 
 from alilama.config import read_settings
 from alilama.data import TokenFiles, TrainingWindows, load_token_files
@@ -67,15 +67,7 @@ def train(arguments: argparse.Namespace, config: ModelConfig, files: TokenFiles,
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate_at(step, steps, peak)
-        windows = torch.from_numpy(batches.batch(step)).to(device)
-        with torch.autocast(device, dtype=precision, enabled=precision != torch.float32):
-            _, loss = compiled(windows[:, :-1].contiguous(), windows[:, 1:].contiguous())
-        scaler.scale(loss).backward()
-        scaler.unscale_(optimizer)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        scaler.step(optimizer)
-        scaler.update()
-        optimizer.zero_grad(set_to_none=True)
+        step_of_nanogpt(model, compiled, optimizer, scaler, torch.from_numpy(batches.batch(step)), precision)
     ids = torch.from_numpy(files.val[:].astype("int64")).to(device)
     return model, bits_per_byte(model, ids, text_bytes)
 

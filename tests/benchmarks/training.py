@@ -111,6 +111,22 @@ def load_nanogpt(folder: str, shape: ModelConfig):
             n_embd=shape.d_model, dropout=0.0, bias=False))
 
 
+def step_of_nanogpt(model, model_or_compiled, optimizer, scaler, windows: torch.Tensor, precision: torch.dtype):
+    """Makes a step on windows, (B, T + 1), as nanoGPT's train.py does."""
+    device = next(model.parameters()).device.type
+    x, y = windows[:, :-1].contiguous(), windows[:, 1:].contiguous()
+    if device == "cuda":
+        x, y = x.pin_memory().to(device, non_blocking=True), y.pin_memory().to(device, non_blocking=True)
+    with torch.autocast(device, dtype=precision, enabled=precision != torch.float32):
+        _, loss = model_or_compiled(x, y)
+    scaler.scale(loss).backward()
+    scaler.unscale_(optimizer)
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    scaler.step(optimizer)
+    scaler.update()
+    optimizer.zero_grad(set_to_none=True)
+
+
 def make_nanogpt(folder: str, is_compiled: bool, shape: ModelConfig, batch_size: int, precision: torch.dtype, device: str,
                  batches: TrainingWindows):
     model = load_nanogpt(folder, shape).to(device)
@@ -119,20 +135,8 @@ def make_nanogpt(folder: str, is_compiled: bool, shape: ModelConfig, batch_size:
     model_or_compiled = torch.compile(model) if is_compiled else model
     scaler = torch.amp.GradScaler(device, enabled=precision == torch.float16)
 
-    def train_step(step: int):
-        windows = torch.from_numpy(batches.batch(step))
-        x, y = windows[:, :-1].contiguous(), windows[:, 1:].contiguous()
-        if device == "cuda":
-            x, y = x.pin_memory().to(device, non_blocking=True), y.pin_memory().to(device, non_blocking=True)
-        with torch.autocast(device, dtype=precision, enabled=precision != torch.float32):
-            _, loss = model_or_compiled(x, y)
-        scaler.scale(loss).backward()
-        scaler.unscale_(optimizer)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        scaler.step(optimizer)
-        scaler.update()
-        optimizer.zero_grad(set_to_none=True)
-    return train_step
+    return lambda step: step_of_nanogpt(model, model_or_compiled, optimizer, scaler, torch.from_numpy(batches.batch(step)),
+                                        precision)
 
 
 def seconds_of(train_step, first: int, steps: int) -> float:
