@@ -89,6 +89,8 @@ DAMAGE = {
     "pickle as weights": ("model.safetensors", lambda path: torch.save({"a": torch.zeros(1)}, path)),
     "a weight missing": ("model.safetensors", change_weights(lambda weights: weights.pop("transformer.norm_f.weight"))),
     "weights too large": ("model.safetensors", change_weights(lambda w: [w[name].fill_(1e30) for name in w])),
+    "whole numbers as weights": ("model.safetensors", change_weights(lambda w: w.update({name: tensor.int()
+                                                                                         for name, tensor in w.items()}))),
     "weights in 8 bits": ("model.safetensors", change_weights(lambda w: w.update({name: torch.full_like(
         tensor, math.nan).to(torch.float8_e4m3fn) for name, tensor in w.items()}))),
     "a weight too many": ("model.safetensors", change_weights(lambda weights: weights.update(extra=torch.zeros(1)))),

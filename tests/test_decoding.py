@@ -163,6 +163,13 @@ def test_the_kernel_is_chosen_for_float32_on_the_cpu(monkeypatch):
     assert isinstance(choose_decoder(lively_model(100), 1, 9, None), TorchDecoder)
 
 
+def test_what_fills_a_short_prompt_up_sees_itself():
+    decoder = TorchDecoder(lively_model(100), 2, 20, None)
+    decoder.start.copy_(torch.tensor([0, 9]))
+    decoder.reserve(10)
+    assert decoder.bias(10).isfinite().any(-1).all()
+
+
 @pytest.mark.parametrize(("longest", "context", "positions"), [
     (300, None, 300), (3000, 20, 20 + decoding.CHUNK), (100, 50, 100)])
 def test_the_caches_become_as_large_as_is_said_and_no_larger(longest, context, positions):

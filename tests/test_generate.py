@@ -5,10 +5,19 @@ import pytest
 import torch
 from conftest import tiny_model
 
-from alilama import generate
+from alilama import decoding, generate
 from alilama.checkpoint import load_model
 from alilama.errors import UserError
-from alilama.generate import Sampling, draw, next_token_probabilities, stream_batch, stream_ids, stream_text, stream_texts
+from alilama.generate import (
+    Sampler,
+    Sampling,
+    draw,
+    next_token_probabilities,
+    stream_batch,
+    stream_ids,
+    stream_text,
+    stream_texts,
+)
 from alilama.tokenizer import Tokenizer
 
 
@@ -114,6 +123,7 @@ def test_a_number_draws_the_token_in_whose_share_it_falls():
     assert draw(probabilities, uniform).tolist() == [1, 1, 3, 3, 4, 4, 4]
     third = torch.full((1, 3), 1 / 3)  # rows need not add up to 1 exactly
     assert draw(third * 0.999999, torch.tensor([0.99999994])).tolist() == [2]
+    assert draw(torch.tensor([[0.2, 0.2]]), torch.tensor([0.45])).tolist() == [0]  # shares are those of the sum
 
 
 # ---- ids ----
@@ -209,10 +219,33 @@ def test_a_text_in_a_context_is_that_of_a_model_that_sees_no_more(model):
     assert written[1:] == [model(torch.tensor([[id]]))[0, -1].argmax() for id in written[:-1]]
 
 
-def test_the_random_numbers_never_end(model, monkeypatch):
+def test_every_step_draws_with_random_numbers_of_its_own(monkeypatch):
     monkeypatch.setattr(generate, "DRAWS", 4)
-    written = list(stream_ids(model, [3], max_new_tokens=50, temperature=2.0, seed=1))
-    assert len(set(written)) > 25 and written[:4] != written[4:8]
+    sampler, drawn = Sampler(Sampling(1.0), [[1], [1]], tiny_model(400), 1, None), []
+    for _ in range(12):
+        sampler.advance()
+        drawn += sampler.sample(torch.zeros(2, 400), torch.arange(2)).tolist()
+    assert len(set(drawn)) > 20
+
+
+def test_logits_in_half_precision_are_sampled_in_float32():
+    sampler = Sampler(Sampling(1.0), [[1]] * 400, tiny_model(400), 1, None)
+    sampler.uniforms.copy_(((torch.arange(400) + 0.5) / 400).expand(generate.DRAWS, 400))
+    assert sampler.sample(torch.zeros(400, 400, dtype=torch.bfloat16), torch.arange(400)).tolist() == list(range(400))
+
+
+def test_seeds_below_zero_are_taken(model):
+    first, again, other = (model.generate([[3]], max_new_tokens=20, temperature=2.0, seed=seed) for seed in (-1, -1, 1))
+    assert first == again != other
+
+
+def test_writing_keeps_no_gradients(monkeypatch):
+    monkeypatch.setattr(decoding, "_kernels", None)
+    model, enabled = tiny_model(400), []
+    hidden = model.hidden
+    model.hidden = lambda *inputs: (enabled.append(torch.is_grad_enabled()), hidden(*inputs))[1]
+    model.generate([[3]], max_new_tokens=3, temperature=0)
+    assert len(enabled) >= 3 and not any(enabled)
 
 
 def test_ids_stop_at_the_stop_id_which_is_not_given_out(model):
@@ -337,6 +370,12 @@ def test_texts_of_a_batch_stop_at_their_own_ends_of_text(says):
     steps = list(stream_texts(model, BYTES_ONLY, ["", "a", "b"], max_new_tokens=100))
     assert ["".join(pieces) for pieces in zip(*steps, strict=True)] == ["The énd.", "Ho\ufffd", ""]
     assert decoder.said == [10, 4, 1]  # what has ended is not read on
+
+
+def test_what_a_text_breaks_off_with_is_given_out_when_it_ends(says):
+    model, _ = says(b"abcdef", b"Ho\xc3")
+    steps = list(stream_texts(model, BYTES_ONLY, ["", ""], max_new_tokens=100))
+    assert [step[1] for step in steps] == ["H", "o", "", "\ufffd", "", "", ""]
 
 
 def test_the_end_of_text_that_a_prompt_begins_with_does_not_keep_the_text_from_ending(say):

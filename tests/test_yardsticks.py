@@ -89,3 +89,10 @@ def test_noise_takes_its_bits_and_repetition_few(bits_per_byte):
     noise = np.random.default_rng(0).bytes(1 << 14)
     assert 8 < bits_per_byte(noise) < 8.1
     assert bits_per_byte(noise[:1000] * 16) < 0.7
+
+
+def test_gzip_is_told_to_be_at_its_strongest(monkeypatch):
+    levels = []
+    monkeypatch.setattr("alilama.yardsticks.gzip.compress", lambda text, compresslevel: levels.append(compresslevel) or b"1")
+    gzip_bits_per_byte(b"text")
+    assert levels == [9]
