@@ -136,15 +136,8 @@ inline void forward_head(const AttentionShape& shape, const Number* qkv, float s
                 const Vector next = load(row + j);
                 largest = next > largest ? next : largest;
             }
-            float top = largest[0];
-            for (int lane = 1; lane < LANES; ++lane) top = std::max(top, largest[lane]);
-            Vector total = {};
-            for (std::int64_t j = 0; j < n; j += LANES) {
-                const Vector p = exp(load(row + j) - top);
-                total += p;
-                store(row + j, p);
-            }
-            totals[r] = sum(total);
+            const float top = maximum(largest);
+            totals[r] = exponentiate(row, n, top);
             if (i + r < head.T) logsumexp[i + r] = top + std::log(totals[r]);
         }
         multiply_rows(scores.data(), head.rows, v.data(), n, head.width, &out[i * head.width]);

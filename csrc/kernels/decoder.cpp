@@ -149,15 +149,7 @@ FOR_EVERY_CPU void attend(const float* q, const float* keys, const float* values
         top = score > top ? score : top;
         store(scores + slot, score);
     }
-    float largest = top[0];
-    for (int lane = 1; lane < LANES; ++lane) largest = std::max(largest, top[lane]);
-    Vector total = {};
-    for (std::int64_t slot = 0; slot < slots; slot += LANES) {
-        const Vector p = exp(load(scores + slot) - largest);
-        total += p;
-        store(scores + slot, p);
-    }
-    const float normaliser = 1 / sum(total);
+    const float normaliser = 1 / exponentiate(scores, slots, maximum(top));
     constexpr int TOGETHER = 8;  // numbers of a head whose sums stay in registers
     for (std::int64_t first = 0; first < D; first += TOGETHER) {
         const std::int64_t n = std::min<std::int64_t>(TOGETHER, D - first);

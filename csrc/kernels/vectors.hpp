@@ -54,4 +54,21 @@ inline float sum(Vector v) {
     return (quarter[0] + quarter[1]) + (quarter[2] + quarter[3]);
 }
 
+inline float maximum(Vector v) {
+    float largest = v[0];
+    for (int lane = 1; lane < LANES; ++lane) largest = v[lane] > largest ? v[lane] : largest;
+    return largest;
+}
+
+// Puts e^(score - largest) in place of n scores, a multiple of LANES, and returns their sum.
+inline float exponentiate(float* scores, std::int64_t n, float largest) {
+    Vector total = {};
+    for (std::int64_t j = 0; j < n; j += LANES) {
+        const Vector p = exp(load(scores + j) - largest);
+        total += p;
+        store(scores + j, p);
+    }
+    return sum(total);
+}
+
 }  // namespace alilama
