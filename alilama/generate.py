@@ -262,7 +262,7 @@ def stream_texts(model: Model, tokenizer: Tokenizer, prompts: Sequence[str], **s
     """
     if isinstance(prompts, str):
         raise UserError("prompts: expected a list of texts, such as ['Once']; stream_text takes one")
-    ids = [[tokenizer.eot_id, *tokenizer.encode(prompt)] for prompt in prompts]
+    ids = [tokenizer.encode_document(prompt) for prompt in prompts]
     decoders = [codecs.getincrementaldecoder("utf-8")("replace") for _ in prompts]
     for step in stream_batch(model, ids, stop_id=tokenizer.eot_id, **settings):
         yield [decoder.decode(b"" if id is None else tokenizer.token_bytes(id), final=id is None)

@@ -19,7 +19,7 @@ def next_tokens(model: Model, tokenizer: Tokenizer, prompt: str = "", count: int
     """Returns the `count` most likely tokens after `prompt`, as ids and probabilities, the most likely first."""
     if not 1 <= count <= tokenizer.vocab_size:
         raise UserError(f"count = {count}: expected 1 to {tokenizer.vocab_size}, the size of the vocabulary")
-    logits = text_logits(model, [tokenizer.eot_id, *tokenizer.encode(prompt)], slice(-1, None))  # (1, V)
+    logits = text_logits(model, tokenizer.encode_document(prompt), slice(-1, None))  # (1, V)
     probabilities, ids = logits[0].softmax(0).sort(descending=True, stable=True)
     return list(zip(ids[:count].tolist(), probabilities[:count].tolist(), strict=True))
 
@@ -27,10 +27,11 @@ def next_tokens(model: Model, tokenizer: Tokenizer, prompt: str = "", count: int
 @torch.inference_mode()
 def token_probabilities(model: Model, tokenizer: Tokenizer, text: str) -> list[tuple[int, float]]:
     """Returns the ids of a text's tokens, each with the probability that the model gave it after all tokens before."""
-    ids = tokenizer.encode(text)
-    logits = text_logits(model, [tokenizer.eot_id, *ids], slice(0, -1))  # (T, V)
-    probabilities = logits.softmax(1)[torch.arange(len(ids)), ids]
-    return list(zip(ids, probabilities.tolist(), strict=True))
+    ids = tokenizer.encode_document(text)
+    logits = text_logits(model, ids, slice(0, -1))  # (T - 1, V)
+    targets = ids[1:]
+    probabilities = logits.softmax(1)[torch.arange(len(targets)), targets]
+    return list(zip(targets, probabilities.tolist(), strict=True))
 
 
 def text_logits(model: Model, ids: list[int], positions: slice) -> torch.Tensor:

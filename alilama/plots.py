@@ -120,7 +120,7 @@ def plot_attention(model: Model, tokenizer: Tokenizer, text: str, layer: int = 1
     for name, number, largest in (("layer", layer, model.config.blocks), ("head", head, model.config.num_heads)):
         if not 1 <= number <= largest:
             raise UserError(f"{name} = {number}: expected 1 to {largest}, for the model has {largest}")
-    ids = [tokenizer.eot_id, *tokenizer.encode(text)]
+    ids = tokenizer.encode_document(text)
     if len(ids) > MAX_MAP_TOKENS:
         raise UserError(f"the text has {len(ids)} tokens: expected at most {MAX_MAP_TOKENS}, a map of more is not readable")
     weights = attention_weights(model, ids)[layer - 1, head - 1]  # (T, T)

@@ -212,6 +212,13 @@ class Tokenizer:
             start = found.end()
         return ids + self.encode_ordinary(text[start:])
 
+    def encode_document(self, text: str) -> list[int]:
+        """Encodes text as the token files hold it, preceded by <|endoftext|>. Raises UserError for a special token in it."""
+        eot_id = self.eot_id
+        if found := any_of(self.special_tokens).search(text):
+            raise UserError(f"the text holds the special token {found[0]!r} at character {found.start()}; leave it out")
+        return [eot_id, *self.encode_ordinary(text)]
+
     def encode_ordinary(self, text: str) -> list[int]:
         """Encodes text with no regard to special tokens."""
         if self.is_native:

@@ -543,6 +543,12 @@ def test_a_special_token_in_the_text_is_an_error_that_offers_the_remedies(specia
     assert special.encode("<|other|>") == special.encode_ordinary("<|other|>")
 
 
+def test_a_document_begins_with_end_of_text_and_holds_no_special_token(special):
+    assert special.encode_document("a cat") == [special.eot_id, *special.encode_ordinary("a cat")]
+    assert special.encode_document("") == [special.eot_id]
+    refused(lambda: special.encode_document("a<|user|>"), "'<|user|>' at character 1", "leave it out")
+
+
 def test_the_longest_special_token_is_taken_where_several_begin_together(special):
     ids = special.special_tokens
     assert special.encode("<|user|>!<|user|>?", allowed_special="all") == [ids["<|user|>!"], ids["<|user|>"], ord("?")]
@@ -939,7 +945,9 @@ def test_merges_that_are_not_in_the_order_of_ids_are_no_tiktoken_encoding(tmp_pa
 
 def test_a_foreign_tokenizer_without_end_of_text_encodes_but_has_no_eot_id(tmp_path):
     (tmp_path / "tokenizer.json").write_text(json.dumps(like_llama3()), encoding="utf-8")
-    refused(lambda: Tokenizer.load(tmp_path / "tokenizer.json").eot_id, "<|endoftext|>")
+    foreign = Tokenizer.load(tmp_path / "tokenizer.json")
+    refused(lambda: foreign.eot_id, "<|endoftext|>")
+    refused(lambda: foreign.encode_document("a"), "<|endoftext|>")
 
 
 def test_a_byte_level_bpe_without_all_bytes_is_refused(tmp_path):

@@ -48,7 +48,7 @@ def repeated(stories: list[list[str]], n: int) -> float:
 
 
 def our_stories(arguments: argparse.Namespace, model, tokenizer: Tokenizer) -> list[list[int]]:
-    prompts = [[tokenizer.eot_id, *tokenizer.encode(prompt)] for prompt in PROMPTS for _ in range(arguments.samples)]
+    prompts = [tokenizer.encode_document(prompt) for prompt in PROMPTS for _ in range(arguments.samples)]
     return model.generate(prompts, max_new_tokens=arguments.tokens, temperature=arguments.temperature, seed=arguments.seed,
                           stop_id=tokenizer.eot_id)
 
@@ -60,7 +60,7 @@ def nanogpt_stories(arguments: argparse.Namespace, config: ModelConfig, tokenize
     torch.manual_seed(arguments.seed)
     stories = []
     for prompt in PROMPTS:
-        start = torch.tensor([[tokenizer.eot_id, *tokenizer.encode(prompt)]] * arguments.samples)
+        start = torch.tensor([tokenizer.encode_document(prompt)] * arguments.samples)
         for row in model.generate(start, arguments.tokens, temperature=arguments.temperature).tolist():
             row = row[start.shape[1]:]
             stories.append(row[:row.index(tokenizer.eot_id)] if tokenizer.eot_id in row else row)
