@@ -22,7 +22,8 @@ def rows_of(train, val):
 @pytest.mark.parametrize("train, val, expected", [
     ([3, 2, 1], [2.0, 2.1, 2.2], True), ([9, 3, 2, 1], [2.5, 2.0, 2.1, 2.2], True), ([3, 2, 1], [2.0, 1.9, 2.2], False),
     ([3, 2, 1], [2.0, 2.1, 2.0], False), ([1, 2, 3], [2.0, 2.1, 2.2], False), ([2, 1], [2.0, 2.1], False),
-    ([3, 1, 2], [2.0, 2.1, 2.2], False), ([], [], False)])
+    ([3, 1, 2], [2.0, 2.1, 2.2], False), ([9, 1, 2], [2.0, 2.1, 2.2], False), ([1, 3, 2], [2.0, 2.1, 2.2], False),
+    ([], [], False)])
 def test_memorizing_is_a_rising_validation_loss_under_a_falling_training_loss(train, val, expected):
     assert is_memorizing(rows_of(train, val)) == expected
 
@@ -41,6 +42,8 @@ def test_the_csv_holds_every_row_at_once_and_goes_on_behind_the_step(tmp_path, m
     log.write(EVALUATED)
     log.write(ROW | {"step": 15})
     log.close()
+    with open(tmp_path / "log.csv", "a") as file:
+        file.write("9,64")  # where the disk was full
     log = Log(tmp_path, make_config(), 10)
     log.write(ROW | {"step": 11})
     log.close()

@@ -54,6 +54,9 @@ def test_under_autocast_the_matrices_are_multiplied_in_its_dtype_and_the_rest_is
         assert value.dtype == torch.float32
         assert (value - right).norm() < tolerance * right.norm()
     assert not torch.equal(found[1], expected[1])
+    x, weight, targets = case
+    logits = (x.to(dtype) @ weight.to(dtype).T).float()
+    torch.testing.assert_close(found[0], F.cross_entropy(logits, targets), rtol=1e-6, atol=0)
 
 
 def test_large_logits_neither_overflow_nor_vanish(case):

@@ -75,6 +75,20 @@ def test_steps_are_those_of_a_plain_training_loop(make_step, make_config, optimi
     assert_close(weights(step), dict(model.named_parameters()), 1e-4)
     assert step.read_losses() == (pytest.approx(sum(losses) / 5, rel=1e-5), 0)
     assert step.read_losses() == (None, 0)
+    step(windows, 0.01)
+    assert step.read_losses()[0] == pytest.approx(model.loss(windows[:, :-1], windows[:, 1:]).item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.float16])
+def test_only_gradients_that_are_too_long_are_clipped(make_step, precision):
+    windows = batches(1)[0]
+    plain = make_step()
+    plain._compute_gradients(windows)
+    norm = plain.gradients.norm().item()
+    for grad_clip, expected in ((norm / 3, norm / 3), (3 * norm, norm)):
+        step = make_step(precision, grad_clip=grad_clip)
+        step(windows, 0.01)
+        assert step.gradients.norm().item() == pytest.approx(expected, rel=1e-3)
 
 
 @pytest.mark.parametrize("micro_batch", [1, 3, 4, 8])
@@ -118,7 +132,7 @@ def test_in_fp16_the_scale_of_the_loss_halves_after_an_overflow_and_grows_after_
     loss_of = step.loss_of
     step.loss_of = lambda *inputs: loss_of(*inputs) * 1e30
     step(windows, 0.01)
-    assert step.counts["scale"] == FIRST_SCALE / 2 and step.read_losses()[1] == 1
+    assert step.counts["scale"] == FIRST_SCALE / 2 and step.read_losses()[1] == 1 and step.counts["good_steps"] == 0
     step.loss_of = loss_of
     step.counts["good_steps"].fill_(SCALE_GROWS_AFTER - 2)
     step(windows, 0.01)
@@ -251,6 +265,7 @@ def test_an_error_without_compiling_is_not_hidden(make_step):
     step.loss_of = step.model.loss = failing(OSError("something else"))
     with pytest.raises(OSError, match="something else"):
         step.prepare(batches(1)[0])
+    assert step.messages == []
 
 
 @on_cuda
