@@ -115,7 +115,7 @@ def main(argv: list[str]):
     if B % world_size:
         raise UserError(f"batch_size = {B}: expected a multiple of the {world_size} processes")
     tokens = load_token_files(tokens_dir, tokenizer)
-    batches = TrainingWindows(tokens.train, T, B, config.seed)
+    batches = TrainingWindows(tokens.train, tokenizer.eot_id, T, B, config.seed)
     num_steps = max(1, round((config.train_tokens or config.epochs * batches.windows_per_epoch * T) / (B * T)))
     val_ids = tokens.val[:config.eval_tokens and config.eval_tokens + 1]
 

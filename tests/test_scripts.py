@@ -142,8 +142,9 @@ def test_train_leaves_a_model_that_learned_and_says_what_it_did(trained, tokens_
 def test_the_log_says_what_happened_at_every_step(trained, tokens_dir):
     folder, _ = trained
     rows = read_log(folder)
-    tokens = load_token_files(tokens_dir, Tokenizer.load(tokens_dir / "tokenizer.json"))
-    windows_per_epoch = TrainingWindows(tokens.train, T, B, SEED).windows_per_epoch
+    tokenizer = Tokenizer.load(tokens_dir / "tokenizer.json")
+    tokens = load_token_files(tokens_dir, tokenizer)
+    windows_per_epoch = TrainingWindows(tokens.train, tokenizer.eot_id, T, B, SEED).windows_per_epoch
     assert [int(row["step"]) for row in rows] == list(range(1, STEPS + 1))
     assert [int(row["tokens"]) for row in rows] == [step * B * T for step in range(1, STEPS + 1)]
     assert [float(row["epoch"]) for row in rows] == pytest.approx(
@@ -187,7 +188,8 @@ def test_the_losses_are_those_of_a_training_loop_written_out(trained, tokens_dir
     """AdamW (Loshchilov and Hutter 2019), clipping and the schedule by hand, the model and the batches from the package."""
     torch.manual_seed(SEED)
     model = Model(ModelConfig(400, 32, 1, 4, 128, T, 0.1)).train()
-    batches = TrainingWindows(np.load(tokens_dir / "train.npy"), T, B, SEED)
+    eot_id = Tokenizer.load(tokens_dir / "tokenizer.json").eot_id
+    batches = TrainingWindows(np.load(tokens_dir / "train.npy"), eot_id, T, B, SEED)
     first = {name: torch.zeros_like(parameter) for name, parameter in model.named_parameters()}
     second = {name: torch.zeros_like(parameter) for name, parameter in model.named_parameters()}
     losses, clipped = [], 0

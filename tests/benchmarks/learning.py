@@ -52,7 +52,7 @@ def bits_per_byte(model, ids: torch.Tensor, text_bytes: int) -> float:
     return nats / math.log(2) / text_bytes
 
 
-def train(arguments: argparse.Namespace, config: ModelConfig, files: TokenFiles, text_bytes: int, peak: float):
+def train(arguments: argparse.Namespace, config: ModelConfig, files: TokenFiles, tokenizer: Tokenizer, peak: float):
     """Trains a model and returns it with its bits per byte."""
     device = choose_device()
     precision = choose_precision(device, arguments.precision)
@@ -62,14 +62,14 @@ def train(arguments: argparse.Namespace, config: ModelConfig, files: TokenFiles,
         optimizer = model.configure_optimizers(0.1, peak, (0.9, 0.99), device)
     scaler = torch.amp.GradScaler(device, enabled=precision == torch.float16)
     compiled = torch.compile(model)
-    batches = TrainingWindows(files.train, CONTEXT, BATCH_SIZE, 1)
+    batches = TrainingWindows(files.train, tokenizer.eot_id, CONTEXT, BATCH_SIZE, 1)
     steps = round(arguments.train_tokens / (BATCH_SIZE * CONTEXT))
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate_at(step, steps, peak)
         step_of_nanogpt(model, compiled, optimizer, scaler, torch.from_numpy(batches.batch(step)), precision)
     ids = torch.from_numpy(files.val[:].astype("int64")).to(device)
-    return model, bits_per_byte(model, ids, text_bytes)
+    return model, bits_per_byte(model, ids, count_bytes(tokenizer, files.val[1:]))
 
 
 def main():
@@ -86,10 +86,9 @@ def main():
     files = load_token_files(folder, tokenizer)
     d_model, blocks, num_heads, _ = SHAPES[arguments.shape]
     config = ModelConfig(tokenizer.vocab_size, d_model, blocks, num_heads, 4 * d_model, CONTEXT)
-    text_bytes = count_bytes(tokenizer, files.val[1:])
     for peak in map(float, arguments.learning_rates.split(",")):
         start = time.perf_counter()
-        model, bits = train(arguments, config, files, text_bytes, peak)
+        model, bits = train(arguments, config, files, tokenizer, peak)
         print(f"nanoGPT {arguments.shape}, {arguments.train_tokens:,.0f} tokens, learning rate {peak:g}: {bits:.4f} bits per "
               f"byte ({time.perf_counter() - start:.0f} s)", flush=True)
     if arguments.save:

@@ -160,7 +160,7 @@ def compare_steps(arguments: argparse.Namespace, device: str, precision: torch.d
             shape = ModelConfig(vocab_size, d_model, blocks, num_heads, 4 * d_model, context)
             batch_size = max(1, arguments.tokens // context)
             ids = np.random.default_rng(0).integers(vocab_size, size=2 * batch_size * context + 1, dtype=np.uint16)
-            batches = TrainingWindows(ids, context, batch_size, seed=0)
+            batches = TrainingWindows(ids, 0, context, batch_size, seed=0)
             makers = {"Alilama": make_alilama}
             if arguments.nanogpt:
                 makers["nanoGPT eager"] = partial(make_nanogpt, arguments.nanogpt, False)
