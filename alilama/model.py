@@ -82,9 +82,10 @@ class Model(nn.Module):
         self.norm_f = nn.LayerNorm(config.d_model, bias=False)
         self.dropout = nn.Dropout(config.dropout)
         self.register_buffer("slopes", alibi_slopes(config.num_heads), persistent=False)
-        for parameter in self.parameters():
-            if parameter.ndim == 2:
-                nn.init.xavier_normal_(parameter)
+        for name, parameter in self.named_parameters():
+            if parameter.ndim == 2:  # what is added to the residual stream begins smaller, as in GPT-2
+                is_added = name.endswith(("out_proj.weight", "down_proj.weight"))
+                nn.init.xavier_normal_(parameter, gain=(2 * config.blocks) ** -0.5 if is_added else 1.0)
 
     def hidden(self, ids: torch.Tensor, attends: Sequence[Attend] | None = None) -> torch.Tensor:
         """Returns what the logits are made of, (B, T, C), for ids, (B, T) int64. `attends` has a block's attention each."""
