@@ -50,7 +50,7 @@ CHANGES = {
     "pattern": ("gpt2", "gpt2"), "tokens_dir": ("t", "t"), "model_name": ("owl", "owl"), "d_model": ("128", 128),
     "blocks": ("3", 3), "num_heads": ("16", 16), "hidden_dim": ("100", 100), "max_seq_len": ("32", 32), "dropout": ("0.1", 0.1),
     "epochs": ("0.5", 0.5), "train_tokens": ("22e6", 22_000_000), "batch_size": ("7", 7), "learning_rate": ("1e-3", 0.001),
-    "warmup": ("0", 0.0), "weight_decay": ("0", 0.0), "beta1": ("0.8", 0.8), "beta2": ("0.99", 0.99), "grad_clip": ("2", 2.0),
+    "warmup": ("0", 0.0), "weight_decay": ("0", 0.0), "beta1": ("0.7", 0.7), "beta2": ("0.9", 0.9), "grad_clip": ("2", 2.0),
     "optimizer": ("adamw", "adamw"), "precision": ("fp32", "fp32"), "compile_model": ("False", False), "seed": ("0", 0),
     "init_from": ("models/x", "models/x"), "log_interval": ("1", 1), "eval_interval": ("10", 10), "eval_tokens": ("1000", 1000),
     "sample_prompt": ("An owl", "An owl"), "log_to": ("wandb", "wandb"), "models_dir": ("m", "m"),
