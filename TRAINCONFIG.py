@@ -27,7 +27,7 @@ learning_rate = 4e-2  # at its peak; wider models (d_model 128) learn as much at
 warmup = 0.02  # share of the steps in which the learning rate rises; then it falls to zero, linearly
 # After 22 million tokens (32 windows): 0.1 0.910, 0.03 0.916, 0.2 0.919; it keeps the model from memorizing.
 weight_decay = 0.1  # pulls the matrices towards zero
-# After 4 million tokens: 0.8 and 0.99 0.997, 0.9 and 0.99 1.000, 0.9 and 0.95 1.011, 0.95 and 0.995 1.005.
+# After 4 million tokens: betas of 0.8 and 0.99 lead to 0.997, 0.9 and 0.99 to 1.000, 0.9 and 0.95 to 1.011.
 beta1 = 0.8  # memory of the mean gradient in AdamW
 beta2 = 0.99  # memory of the squared gradient in AdamW
 grad_clip = 1.0  # longest gradient that is taken as it is
