@@ -39,8 +39,8 @@ class BuildTokenizer(build_ext):
         sys.exit(f"Alilama's tokenizer is C++ and has to be compiled, but {found}: {remedy}, then run pip again.")
 
 
-HEADERS = sorted([*glob("csrc/*.hpp"), *glob("csrc/*.inc")])
-EXTENSIONS = [Pybind11Extension("alilama._bpe", [f"csrc/{name}.cpp" for name in SOURCES], cxx_std=17, depends=HEADERS)]
+HEADERS = sorted([*glob("csrc/tokenizer/*.hpp"), *glob("csrc/tokenizer/*.inc")])
+EXTENSIONS = [Pybind11Extension("alilama._bpe", [f"csrc/tokenizer/{name}.cpp" for name in SOURCES], cxx_std=17, depends=HEADERS)]
 if platform.system() == "Linux":  # elsewhere, and where it does not compile, attention and decoding take PyTorch's own way
     EXTENSIONS.append(Pybind11Extension(
         "alilama._kernels", sorted(glob("csrc/kernels/*.cpp")), cxx_std=17, depends=glob("csrc/kernels/*.hpp"),
