@@ -40,13 +40,20 @@ class BuildTokenizer(build_ext):
 
 
 HEADERS = sorted([*glob("csrc/tokenizer/*.hpp"), *glob("csrc/tokenizer/*.inc")])
-EXTENSIONS = [Pybind11Extension("alilama._bpe", [f"csrc/tokenizer/{name}.cpp" for name in SOURCES], cxx_std=17, depends=HEADERS)]
+EXTENSIONS = [
+    Pybind11Extension("alilama._bpe", [f"csrc/tokenizer/{name}.cpp" for name in SOURCES], cxx_std=17, depends=HEADERS)
+]
 if platform.system() == "Linux":  # elsewhere, and where it does not compile, attention and decoding take PyTorch's own way
-    EXTENSIONS.append(Pybind11Extension(
-        "alilama._kernels", sorted(glob("csrc/kernels/*.cpp")), cxx_std=17, depends=glob("csrc/kernels/*.hpp"),
-        extra_compile_args=["-fopenmp", "-Wno-psabi"], extra_link_args=["-fopenmp"], optional=True))
+    EXTENSIONS.append(
+        Pybind11Extension(
+            "alilama._kernels",
+            sorted(glob("csrc/kernels/*.cpp")),
+            cxx_std=17,
+            depends=glob("csrc/kernels/*.hpp"),
+            extra_compile_args=["-fopenmp", "-Wno-psabi"],
+            extra_link_args=["-fopenmp"],
+            optional=True,
+        )
+    )
 
-setup(
-    ext_modules=EXTENSIONS,
-    cmdclass={"build_ext": BuildTokenizer},
-)
+setup(ext_modules=EXTENSIONS, cmdclass={"build_ext": BuildTokenizer})

@@ -39,11 +39,15 @@ def main(argv: list[str]):
     sources = find_sources(config.data_files)
     val_sources = find_sources(config.val_files, "val_files") if config.val_files is not None else None
     if both := {source.path.resolve() for source in sources} & {source.path.resolve() for source in val_sources or []}:
-        raise UserError(f"{min(both)} is in data_files and in val_files: what is trained on cannot show what was learned; "
-                        "move it out of data_files")
+        raise UserError(
+            f"{min(both)} is in data_files and in val_files: what is trained on cannot show what was learned; "
+            "move it out of data_files"
+        )
     if any(source.path.parent.resolve() == Path(config.tokens_dir).resolve() for source in sources):
-        raise UserError(f"tokens_dir = {config.tokens_dir!r} is where data_files are, so that the next run would learn from "
-                        "the token files; choose another folder")
+        raise UserError(
+            f"tokens_dir = {config.tokens_dir!r} is where data_files are, so that the next run would learn from "
+            "the token files; choose another folder"
+        )
     num_bytes = sum(source.stop for source in sources)
     num_val_bytes = sum(source.stop for source in val_sources or [])
     warnings.formatwarning = lambda message, *_: f"Note: {message}\n"
@@ -59,20 +63,35 @@ def main(argv: list[str]):
         with progress("learning the vocabulary", num_bytes) as bar:
             tokenizer = Tokenizer.train(config.data_files, config.vocab_size, pattern=config.pattern, on_bytes=bar.update)
     with progress("writing tokens", num_bytes + num_val_bytes) as bar:
-        meta = write_token_files(tokenizer, sources, Path(config.tokens_dir), val_sources=val_sources,
-                                 val_fraction=config.val_fraction, on_bytes=bar.update)
+        meta = write_token_files(
+            tokenizer,
+            sources,
+            Path(config.tokens_dir),
+            val_sources=val_sources,
+            val_fraction=config.val_fraction,
+            on_bytes=bar.update,
+        )
 
     seconds = time.perf_counter() - started
-    print(f"{(num_bytes + num_val_bytes) / 1e6:.1f} MB in {len(sources + (val_sources or []))} file(s), "
-          f"{sum(meta.documents.values()):,} documents, "
-          f"in {seconds:.1f} s")
+    print(
+        f"{(num_bytes + num_val_bytes) / 1e6:.1f} MB in {len(sources + (val_sources or []))} file(s), "
+        f"{sum(meta.documents.values()):,} documents, "
+        f"in {seconds:.1f} s"
+    )
     for split in meta.tokens:
-        print(f"  {split + '.npy':10} {meta.tokens[split]:>12,} tokens, "
-              f"{meta.bytes[split] / meta.tokens[split]:.2f} bytes each, from {meta.documents[split]:,} documents")
-    options = [f" --{name}={value}" for name, value, usual in (
-        ("tokens_dir", config.tokens_dir, "data/tokens"), ("init_from", config.init_from, None)) if value != usual]
-    print(f"The tokenizer ({tokenizer.vocab_size:,} tokens) and the token files are in {config.tokens_dir}. "
-          f"Next: python train.py{''.join(options)}")
+        print(
+            f"  {split + '.npy':10} {meta.tokens[split]:>12,} tokens, "
+            f"{meta.bytes[split] / meta.tokens[split]:.2f} bytes each, from {meta.documents[split]:,} documents"
+        )
+    options = [
+        f" --{name}={value}"
+        for name, value, usual in (("tokens_dir", config.tokens_dir, "data/tokens"), ("init_from", config.init_from, None))
+        if value != usual
+    ]
+    print(
+        f"The tokenizer ({tokenizer.vocab_size:,} tokens) and the token files are in {config.tokens_dir}. "
+        f"Next: python train.py{''.join(options)}"
+    )
 
 
 if __name__ == "__main__":

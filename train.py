@@ -32,16 +32,30 @@ SECONDS_BETWEEN_PICTURES = 30
 MAX_SKIPPED_STEPS = 10
 # What may differ when a run goes on: what changes neither the model nor what it learns from. Of the settings of
 # tokenize_data.py only the token files that it made count.
-FREE_TO_CHANGE = {"data_files", "val_files", "val_fraction", "vocab_size", "pattern", "tokens_dir", "models_dir",
-                  "log_interval", "eval_interval", "eval_tokens", "sample_prompt", "log_to", "compile_model"}
+FREE_TO_CHANGE = {
+    "data_files",
+    "val_files",
+    "val_fraction",
+    "vocab_size",
+    "pattern",
+    "tokens_dir",
+    "models_dir",
+    "log_interval",
+    "eval_interval",
+    "eval_tokens",
+    "sample_prompt",
+    "log_to",
+    "compile_model",
+}
 
 
 def start_from(folder: str, tokenizer: Tokenizer, config: Config, device: str) -> Model:
     """Returns the model in a folder, to be trained on: its shape and weights, the context and dropout of `config`."""
     trained, its_tokenizer = load_model(folder)
     if its_tokenizer.sha256 != tokenizer.sha256:
-        raise UserError(f"{folder} has another tokenizer than {config.tokens_dir}; run python tokenize_data.py "
-                        f"--init_from={folder} first")
+        raise UserError(
+            f"{folder} has another tokenizer than {config.tokens_dir}; run python tokenize_data.py --init_from={folder} first"
+        )
     model = Model(replace(trained.config, max_seq_len=config.max_seq_len, dropout=config.dropout))
     model.load_state_dict(trained.state_dict())
     return model.to(device)
@@ -53,11 +67,15 @@ def check_same_run(state: dict, config: Config, tokens_sha256: str, data: dict):
     for name, before in {**state["config"], "tokenizer": state["tokenizer_sha256"], "token files": state["data"]}.items():
         now = current.get(name)
         if name not in FREE_TO_CHANGE and now != before:
-            raise UserError(f"{config.model_dir} holds a run with {name} = {before!r}, and now it is {now!r}; choose "
-                            "another --model_name, or set it back, or delete that folder")
+            raise UserError(
+                f"{config.model_dir} holds a run with {name} = {before!r}, and now it is {now!r}; choose "
+                "another --model_name, or set it back, or delete that folder"
+            )
     if state["step"] >= state["num_steps"]:
-        raise UserError(f"{config.model_dir} is trained to its end ({state['step']} steps); to train another one choose "
-                        f"another --model_name, to train on from it add --init_from={config.model_dir}")
+        raise UserError(
+            f"{config.model_dir} is trained to its end ({state['step']} steps); to train another one choose "
+            f"another --model_name, to train on from it add --init_from={config.model_dir}"
+        )
 
 
 def get_rng_state() -> dict[str, torch.Tensor]:
@@ -92,9 +110,11 @@ def memorizing_advice(rows: list[dict[str, float]], config: Config, num_paramete
     remedies = [f"less training ({enough} would have been enough)"]
     remedies += ["a smaller d_model or fewer blocks"] if num_parameters > num_tokens / 4 else []
     remedies += ["more text", "--dropout=0.1"]
-    return (f"The model is memorizing: since step {best['step']:,.0f} the validation loss rises while the training loss falls, "
-            f"with {num_parameters:,} parameters for {num_tokens:,} tokens of text. What helps: {', or '.join(remedies)}. The "
-            "best weights are kept.")
+    return (
+        f"The model is memorizing: since step {best['step']:,.0f} the validation loss rises while the training loss falls, "
+        f"with {num_parameters:,} parameters for {num_tokens:,} tokens of text. What helps: {', or '.join(remedies)}. The "
+        "best weights are kept."
+    )
 
 
 def main(argv: list[str]):
@@ -117,14 +137,15 @@ def main(argv: list[str]):
     tokens = load_token_files(tokens_dir, tokenizer)
     batches = TrainingWindows(tokens.train, tokenizer.eot_id, T, B, config.seed)
     num_steps = max(1, round((config.train_tokens or config.epochs * batches.windows_per_epoch * T) / (B * T)))
-    val_ids = tokens.val[:config.eval_tokens and config.eval_tokens + 1]
+    val_ids = tokens.val[: config.eval_tokens and config.eval_tokens + 1]
 
     # Model
     if config.init_from is not None:
         model = start_from(config.init_from, tokenizer, config, device)
     else:
-        shape = ModelConfig(tokenizer.vocab_size, config.d_model, config.blocks, config.num_heads, config.hidden_dim, T,
-                            config.dropout)
+        shape = ModelConfig(
+            tokenizer.vocab_size, config.d_model, config.blocks, config.num_heads, config.hidden_dim, T, config.dropout
+        )
         model = Model(shape).to(device)
     precision = choose_precision(device, config.precision)
     train_step = TrainingStep(model, config, precision, rank=rank, world_size=world_size, on_message=tqdm.write)
@@ -144,18 +165,23 @@ def main(argv: list[str]):
             reason = str(error).partition("\n")[0]
             raise UserError(f"{folder / 'training_state.pt'} is damaged ({reason}); delete {folder} and train again") from None
     elif (folder / "model.safetensors").exists():
-        raise UserError(f"{folder} holds a model without a training state, which would be overwritten; choose another "
-                        "--model_name")
+        raise UserError(
+            f"{folder} holds a model without a training state, which would be overwritten; choose another --model_name"
+        )
 
     if is_first:
         hardware = {"cpu": f"{torch.get_num_threads()} CPU threads", "mps": "an Apple GPU"}
         name = hardware.get(device) or torch.cuda.get_device_name()
         name = name if world_size == 1 else f"{world_size} x {name}"
         memory = estimate_bytes(model, config, precision, B // world_size)
-        print(f"{folder}: {model.num_parameters():,} parameters on {name} in {str(precision).removeprefix('torch.')}, "
-              f"about {memory / 1e9:.1f} GB of memory")
-        print(f"{num_steps:,} steps of {B * T:,} tokens: {num_steps * B * T / 1e6:.1f}M tokens, "
-              f"{num_steps * B / batches.windows_per_epoch:.2f} epochs of {tokens.meta.tokens['train'] / 1e6:.1f}M")
+        print(
+            f"{folder}: {model.num_parameters():,} parameters on {name} in {str(precision).removeprefix('torch.')}, "
+            f"about {memory / 1e9:.1f} GB of memory"
+        )
+        print(
+            f"{num_steps:,} steps of {B * T:,} tokens: {num_steps * B * T / 1e6:.1f}M tokens, "
+            f"{num_steps * B / batches.windows_per_epoch:.2f} epochs of {tokens.meta.tokens['train'] / 1e6:.1f}M"
+        )
         if step > 0:
             print(f"Going on from step {step:,}")
         if not is_mpt(model.config):
@@ -168,9 +194,19 @@ def main(argv: list[str]):
         set_rng_state(state["rng"])
 
     def checkpoint():
-        save_state(folder, {
-            "step": step, "num_steps": num_steps, "best_loss": best_loss, "config": asdict(config), "data": data,
-            "tokenizer_sha256": tokenizer.sha256, "rng": get_rng_state(), **train_step.state_dict()})
+        save_state(
+            folder,
+            {
+                "step": step,
+                "num_steps": num_steps,
+                "best_loss": best_loss,
+                "config": asdict(config),
+                "data": data,
+                "tokenizer_sha256": tokenizer.sha256,
+                "rng": get_rng_state(),
+                **train_step.state_dict(),
+            },
+        )
 
     def sample(model: Model) -> str:
         model.eval()
@@ -209,20 +245,30 @@ def main(argv: list[str]):
         if is_evaluated:  # by every process, so that all decide alike
             val_score = evaluate(model, tokenizer, val_ids, T)
         if skipped >= MAX_SKIPPED_STEPS or (is_evaluated and not math.isfinite(val_score.loss)):
-            raise UserError(f"the loss is not finite any more at step {step}; the last good state is in {folder}. "
-                            "Try a smaller learning_rate")
+            raise UserError(
+                f"the loss is not finite any more at step {step}; the last good state is in {folder}. "
+                "Try a smaller learning_rate"
+            )
         if is_first:
-            row = {"step": step, "tokens": step * B * T, "epoch": round(step * B / batches.windows_per_epoch, 4),
-                   "train_loss": "" if train_loss is None else round(train_loss, 5), "learning_rate": f"{learning_rate:.3g}",
-                   "tokens_per_s": round(tokens_per_s)}
+            row = {
+                "step": step,
+                "tokens": step * B * T,
+                "epoch": round(step * B / batches.windows_per_epoch, 4),
+                "train_loss": "" if train_loss is None else round(train_loss, 5),
+                "learning_rate": f"{learning_rate:.3g}",
+                "tokens_per_s": round(tokens_per_s),
+            }
             if is_evaluated:
                 row |= {"val_loss": round(val_score.loss, 5), "val_bits_per_byte": round(val_score.bits_per_byte, 5)}
             if logged_at[0] == first_step:
                 minutes = (num_steps - step) * B * T / tokens_per_s / 60
                 bar.write(f"{tokens_per_s:,.0f} tokens/s: about {minutes:.0f} minutes to go")
             log.write(row)
-            bar.set_postfix(loss=f"{row['train_loss']:.5}", **({"val": f"{val_score.loss:.3f}"} if val_score else {}),
-                            tok_s=f"{tokens_per_s:,.0f}")
+            bar.set_postfix(
+                loss=f"{row['train_loss']:.5}",
+                **({"val": f"{val_score.loss:.3f}"} if val_score else {}),
+                tok_s=f"{tokens_per_s:,.0f}",
+            )
             if is_evaluated or time.perf_counter() - drawn_at > SECONDS_BETWEEN_PICTURES:
                 save_figure(plot_log(log.path), folder / "loss.png")
                 drawn_at = time.perf_counter()

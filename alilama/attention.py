@@ -29,7 +29,7 @@ def alibi_slopes(num_heads: int) -> torch.Tensor:
     lower = 2 ** math.floor(math.log2(num_heads))
     slopes = [2 ** (-8 * h / lower) for h in range(1, lower + 1)]
     between = [2 ** (-8 * h / (2 * lower)) for h in range(1, 2 * lower + 1, 2)]
-    return torch.tensor(slopes + between[:num_heads - lower])
+    return torch.tensor(slopes + between[: num_heads - lower])
 
 
 def alibi_bias(slopes: torch.Tensor, T: int) -> torch.Tensor:
@@ -108,8 +108,14 @@ def _(qkv: torch.Tensor, slopes: torch.Tensor) -> tuple[torch.Tensor, torch.Tens
 def _backward(qkv: torch.Tensor, slopes: torch.Tensor, logsumexp: torch.Tensor, grad_y: torch.Tensor) -> torch.Tensor:
     qkv = qkv.contiguous()
     grad_qkv = torch.empty_like(qkv)
-    _kernels.attention_backward(to_numpy(qkv), slopes.numpy(), logsumexp.numpy(), to_numpy(grad_y.contiguous()),
-                                to_numpy(grad_qkv), torch.get_num_threads())
+    _kernels.attention_backward(
+        to_numpy(qkv),
+        slopes.numpy(),
+        logsumexp.numpy(),
+        to_numpy(grad_y.contiguous()),
+        to_numpy(grad_qkv),
+        torch.get_num_threads(),
+    )
     return grad_qkv
 
 

@@ -27,7 +27,10 @@ PRETRAINED = "models/alilama_2M"  # the model that is part of the repository
 STATE_KEYS = {"step", "num_steps", "best_loss", "config", "data", "tokenizer_sha256", "model", "optimizers", "counts", "rng"}
 PREFIX = "transformer."  # of every weight's name in an MPT file
 ARCHITECTURE = {  # what every model has in common
-    "expansion_ratio": 4, "layer_norm_epsilon": 1e-5, "no_bias": True, "tie_word_embeddings": True,
+    "expansion_ratio": 4,
+    "layer_norm_epsilon": 1e-5,
+    "no_bias": True,
+    "tie_word_embeddings": True,
     "attn_config": {"alibi": True, "alibi_bias_max": 8, "attn_pdrop": 0},
 }
 READABLE_MULTIPLE = 16  # Transformers refuses texts longer than max_seq_len, and ALiBi reads beyond the trained length
@@ -59,10 +62,20 @@ def save_description(folder: Path, config: ModelConfig, tokenizer: Tokenizer):
         "pad_token_id": tokenizer.eot_id,
         "torch_dtype": "float32",
     }
-    generation = {"bos_token_id": tokenizer.eot_id, "eos_token_id": tokenizer.eot_id, "pad_token_id": tokenizer.eot_id,
-                  "do_sample": True, "max_new_tokens": 256}
-    tokenizer_config = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT,
-                        "pad_token": END_OF_TEXT, "clean_up_tokenization_spaces": False}
+    generation = {
+        "bos_token_id": tokenizer.eot_id,
+        "eos_token_id": tokenizer.eot_id,
+        "pad_token_id": tokenizer.eot_id,
+        "do_sample": True,
+        "max_new_tokens": 256,
+    }
+    tokenizer_config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": END_OF_TEXT,
+        "eos_token": END_OF_TEXT,
+        "pad_token": END_OF_TEXT,
+        "clean_up_tokenization_spaces": False,
+    }
     tokenizer.save(folder / "tokenizer.json")
     for name, values in (("tokenizer_config", tokenizer_config), ("generation_config", generation), ("config", content)):
         write_json(folder / f"{name}.json", values)
@@ -83,12 +96,18 @@ def load_shape(folder: Path) -> ModelConfig:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         config = ModelConfig(
-            vocab_size=content["vocab_size"], d_model=content["d_model"], blocks=content["n_layers"],
-            num_heads=content["n_heads"], hidden_dim=content["hidden_dim"], max_seq_len=content["trained_seq_len"],
-            dropout=content["resid_pdrop"])
+            vocab_size=content["vocab_size"],
+            d_model=content["d_model"],
+            blocks=content["n_layers"],
+            num_heads=content["n_heads"],
+            hidden_dim=content["hidden_dim"],
+            max_seq_len=content["trained_seq_len"],
+            dropout=content["resid_pdrop"],
+        )
     except (ValueError, KeyError, TypeError, RecursionError) as error:  # Unicode and JSON errors are ValueErrors
-        raise UserError(f"{path} is damaged or of another kind of model ({type(error).__name__}: {error}); "
-                        "expected one that train.py wrote") from None
+        raise UserError(
+            f"{path} is damaged or of another kind of model ({type(error).__name__}: {error}); expected one that train.py wrote"
+        ) from None
     for name, value in ARCHITECTURE.items():
         if content.get(name) != value:
             raise UserError(f"{path} describes another architecture: {name} is {content.get(name)!r}, expected {value!r}")
@@ -103,10 +122,19 @@ def load_shape(folder: Path) -> ModelConfig:
 def weight_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Returns the shapes of a model's weights by name, as building it would; on torch's meta device that takes seconds."""
     C, hidden = config.d_model, config.hidden_dim
-    block = {"norm_1": (C,), "attn.Wqkv": (3 * C, C), "attn.out_proj": (C, C), "norm_2": (C,), "ffn.up_proj": (hidden, C),
-             "ffn.down_proj": (C, hidden)}
-    return {"wte.weight": (config.vocab_size, C), "norm_f.weight": (C,),
-            **{f"blocks.{i}.{name}.weight": shape for i in range(config.blocks) for name, shape in block.items()}}
+    block = {
+        "norm_1": (C,),
+        "attn.Wqkv": (3 * C, C),
+        "attn.out_proj": (C, C),
+        "norm_2": (C,),
+        "ffn.up_proj": (hidden, C),
+        "ffn.down_proj": (C, hidden),
+    }
+    return {
+        "wte.weight": (config.vocab_size, C),
+        "norm_f.weight": (C,),
+        **{f"blocks.{i}.{name}.weight": shape for i in range(config.blocks) for name, shape in block.items()},
+    }
 
 
 def load_model(folder: str | os.PathLike, device: str | torch.device = "cpu") -> tuple[Model, Tokenizer]:
@@ -121,8 +149,10 @@ def load_model(folder: str | os.PathLike, device: str | torch.device = "cpu") ->
         raise UserError(f"{path} is missing: a model writes only with the tokenizer it was trained with")
     tokenizer = Tokenizer.load(path)
     if tokenizer.vocab_size != config.vocab_size:
-        raise UserError(f"{folder}: tokenizer.json has {tokenizer.vocab_size} tokens and config.json {config.vocab_size}; they "
-                        "are not of one model")
+        raise UserError(
+            f"{folder}: tokenizer.json has {tokenizer.vocab_size} tokens and config.json {config.vocab_size}; they "
+            "are not of one model"
+        )
     path = folder / "model.safetensors"
     try:
         with safetensors.safe_open(path, framework="pt") as file:
@@ -130,8 +160,9 @@ def load_model(folder: str | os.PathLike, device: str | torch.device = "cpu") ->
     except (OSError, safetensors.SafetensorError) as error:
         raise UserError(f"{path} is missing or damaged ({error}); train the model again") from None
     if len(weights) != 2 + 6 * config.blocks:
-        raise UserError(f"{path} does not hold the {config.blocks} blocks that config.json describes; they are not of one "
-                        "model")
+        raise UserError(
+            f"{path} does not hold the {config.blocks} blocks that config.json describes; they are not of one model"
+        )
     if not all(weight.is_floating_point() and weight.float().isfinite().all() for weight in weights.values()):
         raise UserError(f"{path} is damaged: it holds weights that are no finite numbers; train the model again")
     found = {name: weight.shape for name, weight in weights.items()}

@@ -61,8 +61,21 @@ class Config:
 
     def __post_init__(self):
         """Derives what is None and raises UserError for what cannot be."""
-        for name in ("d_model", "blocks", "num_heads", "hidden_dim", "max_seq_len", "epochs", "train_tokens", "batch_size",
-                     "learning_rate", "grad_clip", "log_interval", "eval_interval", "eval_tokens"):
+        for name in (
+            "d_model",
+            "blocks",
+            "num_heads",
+            "hidden_dim",
+            "max_seq_len",
+            "epochs",
+            "train_tokens",
+            "batch_size",
+            "learning_rate",
+            "grad_clip",
+            "log_interval",
+            "eval_interval",
+            "eval_tokens",
+        ):
             value = getattr(self, name)
             self._check(name, value is None or 0 < value < math.inf, "a number above 0")
         for name in ("d_model", "blocks", "num_heads", "hidden_dim", "max_seq_len", "batch_size"):
@@ -79,8 +92,11 @@ class Config:
         self._check("seed", 0 <= self.seed < 2**63, "at least 0 and below 2**63")
         self._check("num_heads", self.d_model % self.num_heads == 0, f"a divisor of d_model = {self.d_model}")
         self._check("val_fraction", self.val_fraction > 0 or self.val_files is not None, "above 0 unless val_files are given")
-        self._check("model_name", self.model_name not in ("", ".", "..") and not set(self.model_name) & set("/\\"),
-                    "the name of a folder inside models_dir")
+        self._check(
+            "model_name",
+            self.model_name not in ("", ".", "..") and not set(self.model_name) & set("/\\"),
+            "the name of a folder inside models_dir",
+        )
         self.hidden_dim = self.hidden_dim or 4 * self.d_model
 
     def _check(self, name: str, holds: bool, expected: str):
@@ -151,8 +167,12 @@ def convert(name: str, value: object) -> object:
 def load_config(path: Path, argv: list[str], description: str) -> Config:
     """Returns the settings of a TRAINCONFIG.py, overridden by --name=value or --name value in `argv`."""
     values, comments = read_settings(path)
-    parser = ArgumentParser(description=description, allow_abbrev=False, usage="%(prog)s [--name=value ...]",
-                            epilog=f"The values without these options are those of {path.name}.")
+    parser = ArgumentParser(
+        description=description,
+        allow_abbrev=False,
+        usage="%(prog)s [--name=value ...]",
+        epilog=f"The values without these options are those of {path.name}.",
+    )
     for name in TYPES:
         comment = f"{comments.get(name, '')} [{values[name]}]".replace("%", "%%")
         nargs = "+" if list[str] in typing.get_args(TYPES[name]) else None

@@ -89,8 +89,12 @@ def find_sources(data_files: str | os.PathLike | Iterable[str | os.PathLike], se
     paths = []
     for name in names:
         matches = [Path(name)] if Path(name).exists() else sorted(Path(match) for match in glob.glob(name, recursive=True))
-        found = [file for match in matches for file in (sorted(match.rglob("*")) if match.is_dir() else [match])
-                 if file.is_file() and not is_passed_over(file.relative_to(match))]
+        found = [
+            file
+            for match in matches
+            for file in (sorted(match.rglob("*")) if match.is_dir() else [match])
+            if file.is_file() and not is_passed_over(file.relative_to(match))
+        ]
         if not found:
             raise UserError(f"{setting}: {name!r} leads to no file; give text files, folders or patterns that exist")
         paths += found
@@ -124,8 +128,11 @@ def read_blocks(sources: Iterable[Source], *, any_pattern: bool = False) -> Iter
                 cut = len(text) if file.tell() >= stop else find_cut(text)
                 if cut == 0 and len(text) >= MAX_UNCUT_BYTES:
                     cut = len(text)
-                    warnings.warn(f"{path} has {cut / 1e6:.0f} MB without a place to cut (native patterns: white space; "
-                                  "others: the end of a document), so they were cut somewhere", stacklevel=2)
+                    warnings.warn(
+                        f"{path} has {cut / 1e6:.0f} MB without a place to cut (native patterns: white space; "
+                        "others: the end of a document), so they were cut somewhere",
+                        stacklevel=2,
+                    )
                 wanted = BLOCK_BYTES if cut else 2 * wanted  # so that a document without a cut is not copied over and over
                 if cut:
                     yield Block(text[:cut], continues)
@@ -194,14 +201,20 @@ class TokenWriter:
         os.fsync(self.file.fileno())
 
 
-def write_parts(writers: dict[str, TokenWriter], held_out: np.ndarray, ids: np.ndarray, part_tokens: np.ndarray,
-                part_bytes: np.ndarray, continues: bool):
+def write_parts(
+    writers: dict[str, TokenWriter],
+    held_out: np.ndarray,
+    ids: np.ndarray,
+    part_tokens: np.ndarray,
+    part_bytes: np.ndarray,
+    continues: bool,
+):
     """Writes the parts of an encoded block (see Tokenizer.encode_block), one or more, to the writers of their splits."""
     ends = np.cumsum(part_tokens)
     changes = [*(np.flatnonzero(np.diff(held_out)) + 1), len(ends)]  # parts of one split in a row are one write
     for first, last in zip([0, *changes], changes, strict=False):
         writer = writers["val" if held_out[first] else "train"]
-        writer.write(ids[ends[first] - part_tokens[first]:ends[last - 1]])
+        writer.write(ids[ends[first] - part_tokens[first] : ends[last - 1]])
         writer.num_bytes += int(part_bytes[first:last].sum())
         writer.num_documents += int(last - first) - int(continues and first == 0)
 
@@ -238,9 +251,16 @@ def has_documents(sources: Iterable[Source], number: int, *, any_pattern: bool) 
     return False
 
 
-def write_token_files(tokenizer: "Tokenizer", sources: list[Source], folder: Path, *, val_sources: list[Source] | None = None,
-                      val_fraction: float = 0.05, num_threads: int | None = None,
-                      on_bytes: Callable[[int], None] = lambda size: None) -> TokenMeta:
+def write_token_files(
+    tokenizer: "Tokenizer",
+    sources: list[Source],
+    folder: Path,
+    *,
+    val_sources: list[Source] | None = None,
+    val_fraction: float = 0.05,
+    num_threads: int | None = None,
+    on_bytes: Callable[[int], None] = lambda size: None,
+) -> TokenMeta:
     """Writes tokenizer.json, train.npy, val.npy and meta.json into `folder` and returns what meta.json says.
 
     Validation comes from `val_sources` if given. Otherwise every 1/val_fraction-th document is held out, or, where there
@@ -278,12 +298,13 @@ def write_token_files(tokenizer: "Tokenizer", sources: list[Source], folder: Pat
         (folder / "meta.json").unlink(missing_ok=True)
     tokenizer.save(folder / "tokenizer.json")
     meta = TokenMeta(
-        vocab_size=tokenizer.vocab_size, tokenizer_sha256=tokenizer.sha256,
+        vocab_size=tokenizer.vocab_size,
+        tokenizer_sha256=tokenizer.sha256,
         documents={name: writer.num_documents for name, writer in writers.items()},
         tokens={name: writer.num_tokens for name, writer in writers.items()},
         bytes={name: writer.num_bytes for name, writer in writers.items()},
-        sources={"train": [str(source.path) for source in sources],
-                 "val": [str(source.path) for source in val_sources or []]})
+        sources={"train": [str(source.path) for source in sources], "val": [str(source.path) for source in val_sources or []]},
+    )
     write_json(folder / "meta.json", asdict(meta))
     return meta
 
@@ -311,8 +332,10 @@ def load_token_files(folder: Path, tokenizer: "Tokenizer") -> TokenFiles:
     except (ValueError, TypeError, KeyError, RecursionError) as error:  # Unicode and JSON errors are ValueErrors
         raise UserError(f"{folder / 'meta.json'} is damaged ({error}); {remedy}") from None
     if sha256 != tokenizer.sha256:
-        raise UserError(f"the token files in {folder} were made by another tokenizer (SHA-256 {sha256[:12]}, "
-                        f"this one is {tokenizer.sha256[:12]}); {remedy}")
+        raise UserError(
+            f"the token files in {folder} were made by another tokenizer (SHA-256 {sha256[:12]}, "
+            f"this one is {tokenizer.sha256[:12]}); {remedy}"
+        )
     arrays = {}
     for split in SPLITS:
         path = folder / f"{split}.npy"
@@ -323,8 +346,10 @@ def load_token_files(folder: Path, tokenizer: "Tokenizer") -> TokenFiles:
         if not isinstance(ids, np.ndarray):
             raise UserError(f"{path} is an archive of arrays, not one array; {remedy}")
         if ids.ndim != 1 or ids.dtype != tokenizer.dtype or len(ids) != num_tokens[split]:
-            raise UserError(f"{path} holds {ids.dtype} of shape {ids.shape}, and meta.json says {num_tokens[split]} tokens of "
-                            f"{tokenizer.dtype}; {remedy}")
+            raise UserError(
+                f"{path} holds {ids.dtype} of shape {ids.shape}, and meta.json says {num_tokens[split]} tokens of "
+                f"{tokenizer.dtype}; {remedy}"
+            )
         if (largest := int(ids.max(initial=0))) >= tokenizer.vocab_size:
             raise UserError(f"{path} is damaged: it holds id {largest}, and the tokenizer has {tokenizer.vocab_size}; {remedy}")
         arrays[split] = ids
@@ -337,7 +362,7 @@ def load_token_files(folder: Path, tokenizer: "Tokenizer") -> TokenFiles:
 def find_documents(ids: np.ndarray, eot_id: int) -> np.ndarray:
     """Returns where each document in ids begins, at <|endoftext|>, and where the last ends: (documents + 1,) int64."""
     ids_at_once = 1 << 24
-    found = [start + np.flatnonzero(ids[start:start + ids_at_once] == eot_id) for start in range(0, len(ids), ids_at_once)]
+    found = [start + np.flatnonzero(ids[start : start + ids_at_once] == eot_id) for start in range(0, len(ids), ids_at_once)]
     return np.unique(np.concatenate([[0], *found, [len(ids)]]))
 
 
@@ -351,8 +376,10 @@ class TrainingWindows:
 
     def __init__(self, ids: np.ndarray, eot_id: int, context: int, batch_size: int, seed: int):
         if len(ids) < context + 1:
-            raise UserError(f"train.npy has {len(ids)} tokens, fewer than one window of max_seq_len + 1 = {context + 1}; give "
-                             "more text or a smaller max_seq_len")
+            raise UserError(
+                f"train.npy has {len(ids)} tokens, fewer than one window of max_seq_len + 1 = {context + 1}; give "
+                "more text or a smaller max_seq_len"
+            )
         self.ids, self.context, self.batch_size, self.seed = ids, context, batch_size, seed
         self.windows_per_epoch = max(1, (len(ids) - context) // context)
         self._documents = find_documents(ids, eot_id)

@@ -36,8 +36,14 @@ def most_positions(longest: int, context: int | None) -> int:
 
 def cache_bytes(model: Model, rows: int, longest: int, context: int | None) -> int:
     """Returns the size of the keys and values of texts of up to `longest` tokens, when the last of them has been read."""
-    return (rows * most_positions(longest, context) * model.config.blocks * 2 * model.config.d_model *
-            model.wte.weight.element_size())
+    return (
+        rows
+        * most_positions(longest, context)
+        * model.config.blocks
+        * 2
+        * model.config.d_model
+        * model.wte.weight.element_size()
+    )
 
 
 class KernelDecoder:
@@ -47,11 +53,25 @@ class KernelDecoder:
         def array(weight: torch.Tensor) -> np.ndarray:
             return weight.detach().contiguous().numpy()
 
-        blocks = [tuple(map(array, (block.norm_1.weight, block.attn.Wqkv.weight, block.attn.out_proj.weight,
-                                    block.norm_2.weight, block.ffn.up_proj.weight, block.ffn.down_proj.weight)))
-                  for block in model.blocks]
-        self._decoder = _kernels.Decoder(array(model.wte.weight), blocks, array(model.norm_f.weight), array(model.slopes),
-                                         rows, longest, context or 0)
+        blocks = [
+            tuple(
+                map(
+                    array,
+                    (
+                        block.norm_1.weight,
+                        block.attn.Wqkv.weight,
+                        block.attn.out_proj.weight,
+                        block.norm_2.weight,
+                        block.ffn.up_proj.weight,
+                        block.ffn.down_proj.weight,
+                    ),
+                )
+            )
+            for block in model.blocks
+        ]
+        self._decoder = _kernels.Decoder(
+            array(model.wte.weight), blocks, array(model.norm_f.weight), array(model.slopes), rows, longest, context or 0
+        )
         self._rows, self._vocab_size = rows, model.config.vocab_size
         self.device = model.wte.weight.device
 
@@ -119,11 +139,13 @@ class TorchDecoder:
 
     def attend(self, cache: torch.Tensor, slots: torch.Tensor, bias: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
         """Returns a block's attention for Model.hidden, which writes new keys and values, (B, T, 3, H, D), into its cache."""
+
         def attend(qkv: torch.Tensor) -> torch.Tensor:
             q, k, v = qkv.transpose(1, 3).unbind(2)  # each (B, H, T, D)
             cache.index_copy_(3, slots, torch.stack((k, v)))
             keys, values = cache
             return F.scaled_dot_product_attention(q, keys, values, attn_mask=bias).transpose(1, 2)
+
         return attend
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:

@@ -47,5 +47,7 @@ def one_line_errors() -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        sys.exit("Error: out of memory: give a shorter text, or a smaller batch_size, max_seq_len or model "
-                 f"({str(error).strip().partition(chr(10))[0] or type(error).__name__})")
+        sys.exit(
+            "Error: out of memory: give a shorter text, or a smaller batch_size, max_seq_len or model "
+            f"({str(error).strip().partition(chr(10))[0] or type(error).__name__})"
+        )

@@ -52,12 +52,16 @@ def count_bytes(tokenizer: Tokenizer, ids: np.ndarray) -> int:
     """Returns the bytes of text that the ids stand for; special tokens stand for none."""
     special_ids = set(tokenizer.special_tokens.values())
     found, counts = np.unique(ids, return_counts=True)
-    return sum(len(tokenizer.token_bytes(id)) * int(count) for id, count in zip(found.tolist(), counts, strict=True)
-               if id not in special_ids)
+    return sum(
+        len(tokenizer.token_bytes(id)) * int(count)
+        for id, count in zip(found.tolist(), counts, strict=True)
+        if id not in special_ids
+    )
 
 
-def windows(ids: np.ndarray, context: int, vocab_size: int,
-            stride: int | None = None) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+def windows(
+    ids: np.ndarray, context: int, vocab_size: int, stride: int | None = None
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
     """Yields (inputs, targets, is_scored), each (B, T), int64 and bool; every id but the first is scored once.
 
     Without a stride the windows follow one another without overlap and score all they hold; the last may be shorter than
@@ -79,12 +83,18 @@ def windows(ids: np.ndarray, context: int, vocab_size: int,
         places = start[:, None] + torch.arange(context)  # (B, T)
         yield tokens[places], tokens[places + 1], places >= first[:, None]
     if ends[-1] < len(ids) - 1:
-        yield from windows(ids[ends[-1]:], context, vocab_size)
+        yield from windows(ids[ends[-1] :], context, vocab_size)
 
 
 @torch.inference_mode()
-def evaluate(model: Model, tokenizer: Tokenizer, ids: np.ndarray, context: int,
-             on_batch: Callable[[int], None] = lambda tokens: None, stride: int | None = None) -> Score:
+def evaluate(
+    model: Model,
+    tokenizer: Tokenizer,
+    ids: np.ndarray,
+    context: int,
+    on_batch: Callable[[int], None] = lambda tokens: None,
+    stride: int | None = None,
+) -> Score:
     """Scores a model, in evaluation mode and float32, on two or more ids, read in `windows` of `context`."""
     was_training, device = model.training, model.wte.weight.device
     model.eval()
@@ -131,8 +141,12 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--data", nargs="+", required=True, metavar="FILE", help="text files, folders or patterns")
     parser.add_argument("--tokens", type=int, metavar="N", help="read only the first N tokens [all]")
     parser.add_argument("--context", help="window lengths in tokens, such as 128,512 [the length it was trained at]")
-    parser.add_argument("--stride", type=int, metavar="TOKENS",
-                        help="how far sliding windows move on; the paper takes 1, which is slow [an eighth of each context]")
+    parser.add_argument(
+        "--stride",
+        type=int,
+        metavar="TOKENS",
+        help="how far sliding windows move on; the paper takes 1, which is slow [an eighth of each context]",
+    )
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="where the picture goes [evaluation.png in the folder]")
     arguments = parser.parse_args(argv)
     if arguments.tokens is not None and arguments.tokens < 2:
@@ -144,8 +158,10 @@ def describe_yardsticks(tokenizer: Tokenizer, ids: np.ndarray) -> str:
     """Says what simple means make of the text of all ids but the first, which a model is scored on."""
     text = tokenizer.decode_bytes(ids[1:][~np.isin(ids[1:], list(tokenizer.special_tokens.values()))])
     ngram = ngram_bits_per_byte(ids, tokenizer.vocab_size, len(text))
-    return (f"yardsticks on the same text, adaptive: gzip -9 {gzip_bits_per_byte(text):.3f}, xz -9e "
-            f"{xz_bits_per_byte(text):.3f}, a {NGRAM_LENGTH}-gram model of the tokens {ngram:.3f} bits per byte")
+    return (
+        f"yardsticks on the same text, adaptive: gzip -9 {gzip_bits_per_byte(text):.3f}, xz -9e "
+        f"{xz_bits_per_byte(text):.3f}, a {NGRAM_LENGTH}-gram model of the tokens {ngram:.3f} bits per byte"
+    )
 
 
 def main(argv: list[str]):
@@ -173,8 +189,12 @@ def main(argv: list[str]):
     scores = []  # of each context, not overlapping and sliding
     for context in contexts:
         with tqdm(total=2 * (len(ids) - 1), desc=f"context {context}", unit="tok", leave=False, unit_scale=True) as bar:
-            scores.append([evaluate(model, tokenizer, ids, context, bar.update, stride=by)
-                           for by in (None, stride or max(1, context // 8))])
+            scores.append(
+                [
+                    evaluate(model, tokenizer, ids, context, bar.update, stride=by)
+                    for by in (None, stride or max(1, context // 8))
+                ]
+            )
         numbers = "".join(f"{score.loss:>10.4f}{score.perplexity:>12.2f}{score.bits_per_byte:>14.4f}" for score in scores[-1])
         note = "  trained at this length" * (context == trained) + "  the whole text" * (context >= len(ids) - 1)
         print(f"{context:>8}{numbers}{note}")

@@ -45,19 +45,47 @@ def to_hugging_face(vocabulary: Vocabulary, special_tokens: dict[str, int], patt
     special_ids = set(special_tokens.values())
     names = {id: byte_level_name(token) for id, token in enumerate(vocabulary.tokens) if token and id not in special_ids}
     if len({*names.values(), *special_tokens}) < len(names) + len(special_tokens):
-        raise UserError("two tokens have the same bytes, or a special token is what another one is called in tokenizer.json, "
-                        "which cannot express that")
-    added = [{"id": id, "content": token, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
-              "special": True} for token, id in special_tokens.items()]
+        raise UserError(
+            "two tokens have the same bytes, or a special token is what another one is called in tokenizer.json, "
+            "which cannot express that"
+        )
+    added = [
+        {
+            "id": id,
+            "content": token,
+            "single_word": False,
+            "lstrip": False,
+            "rstrip": False,
+            "normalized": False,
+            "special": True,
+        }
+        for token, id in special_tokens.items()
+    ]
     split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
-    model = {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
-             "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False,
-             "ignore_merges": bool(vocabulary.whole_pieces), "vocab": {name: id for id, name in names.items()},
-             "merges": [f"{names[left]} {names[right]}" for left, right, _ in vocabulary.merges]}
-    return {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added, "normalizer": None,
-            "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, byte_level]}, "post_processor": None,
-            "decoder": byte_level, "model": model}
+    model = {
+        "type": "BPE",
+        "dropout": None,
+        "unk_token": None,
+        "continuing_subword_prefix": None,
+        "end_of_word_suffix": None,
+        "fuse_unk": False,
+        "byte_fallback": False,
+        "ignore_merges": bool(vocabulary.whole_pieces),
+        "vocab": {name: id for id, name in names.items()},
+        "merges": [f"{names[left]} {names[right]}" for left, right, _ in vocabulary.merges],
+    }
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": added,
+        "normalizer": None,
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, byte_level]},
+        "post_processor": None,
+        "decoder": byte_level,
+        "model": model,
+    }
 
 
 def from_hugging_face(content: object) -> tuple[Vocabulary, dict[str, int], str]:
@@ -77,7 +105,8 @@ def from_hugging_face(content: object) -> tuple[Vocabulary, dict[str, int], str]
         pairs = [tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) for merge in merges]
         ids = [*vocab.values(), *special_tokens.values()]
         if not all(isinstance(id, int) and 0 <= id < 2 * len(ids) + 1000 for id in ids) or not all(
-                isinstance(token, str) and token for token in special_tokens):
+            isinstance(token, str) and token for token in special_tokens
+        ):
             raise UserError(f"an id is no whole number that {len(ids)} tokens may have, or a special token no string")
         if len(special_tokens) < len(added):
             raise UserError("a special token stands in it twice")
@@ -93,13 +122,17 @@ def check_is_byte_level_bpe(content: dict, model: dict, added: list[dict]):
     normalizer = content.get("normalizer")
     unlike = [
         (model.get("type", "BPE") != "BPE", f"its model is {model.get('type')}, and only BPE is read"),
-        (normalizer is not None and normalizer.get("normalizers") != [],
-         "it changes the text by a normalizer before cutting it, and here every byte is kept"),
+        (
+            normalizer is not None and normalizer.get("normalizers") != [],
+            "it changes the text by a normalizer before cutting it, and here every byte is kept",
+        ),
         (bool(model.get("dropout")), "it drops merges at random"),
         (bool(model.get("continuing_subword_prefix") or model.get("end_of_word_suffix")), "it marks parts of words"),
         (bool(model.get("byte_fallback")), "its tokens are characters with bytes to fall back on, not bytes"),
-        (any(token.get(name) for token in added for name in ("single_word", "lstrip", "rstrip")),
-         "a special token takes white space with it, or stands only between words"),
+        (
+            any(token.get(name) for token in added for name in ("single_word", "lstrip", "rstrip")),
+            "a special token takes white space with it, or stands only between words",
+        ),
     ]
     for holds, reason in unlike:
         if holds:
@@ -117,12 +150,15 @@ def read_pattern(pre_tokenizer: dict) -> str:
             split = steps[0]
             if split["behavior"] == "Isolated" and not split["invert"] and isinstance(split["pattern"].get("Regex"), str):
                 return split["pattern"]["Regex"]
-    raise UserError(f"this tokenizer.json cannot be read: its pre-tokenizer ({', '.join(kinds)}) does not cut text by one "
-                    "pattern into bytes")
+    raise UserError(
+        f"this tokenizer.json cannot be read: its pre-tokenizer ({', '.join(kinds)}) does not cut text by one "
+        "pattern into bytes"
+    )
 
 
-def _make_vocabulary(vocab: dict[str, int], pairs: list[tuple[str, str]], special_tokens: dict[str, int],
-                     ignores_merges: bool) -> Vocabulary:
+def _make_vocabulary(
+    vocab: dict[str, int], pairs: list[tuple[str, str]], special_tokens: dict[str, int], ignores_merges: bool
+) -> Vocabulary:
     special_ids = set(special_tokens.values())
     tokens = [b""] * (1 + max([*vocab.values(), *special_ids], default=-1))
     for name, id in vocab.items():
@@ -137,8 +173,10 @@ def _make_vocabulary(vocab: dict[str, int], pairs: list[tuple[str, str]], specia
         tokens[id] = token.encode()
     missing = [byte for byte, character in enumerate(BYTE_LEVEL_ALPHABET) if character not in vocab]
     if missing:
-        raise UserError(f"byte {missing[0]} has no token, so texts with it would lose it ({len(missing)} bytes in all); train "
-                        "it with initial_alphabet=ByteLevel.alphabet()")
+        raise UserError(
+            f"byte {missing[0]} has no token, so texts with it would lose it ({len(missing)} bytes in all); train "
+            "it with initial_alphabet=ByteLevel.alphabet()"
+        )
     byte_ids = [vocab[character] for character in BYTE_LEVEL_ALPHABET]
     merges = [(vocab[left], vocab[right], vocab[left + right]) for left, right in pairs]
     whole_pieces = [id for id in vocab.values() if id not in special_ids] if ignores_merges else []
@@ -158,8 +196,8 @@ def from_minbpe(text: str) -> tuple[list[tuple[int, int]], list[str], str]:
         if lines[0] != "minbpe v1":
             raise UserError(f"the first line is {lines[0][:40]!r}, expected 'minbpe v1'")
         pattern, number = lines[1], int(lines[2])
-        special = [line.rsplit(" ", 1) for line in lines[3:3 + number]]
-        merges = [tuple(map(int, line.split())) for line in lines[3 + number:] if line]
+        special = [line.rsplit(" ", 1) for line in lines[3 : 3 + number]]
+        merges = [tuple(map(int, line.split())) for line in lines[3 + number :] if line]
         if any(len(pair) != 2 for pair in merges) or len(special) != number:
             raise UserError("a line of its merges is not two numbers")
         if any(int(id) != 256 + len(merges) + i for i, (_, id) in enumerate(special)):

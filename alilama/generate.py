@@ -136,14 +136,18 @@ def check_length(model: Model, prompts: list[list[int]], max_new_tokens: int, co
         raise UserError("there is no prompt: expected one or more")
     for prompt in prompts:
         if not prompt or not 0 <= min(prompt) <= max(prompt) < model.config.vocab_size:
-            raise UserError(f"a prompt of the ids {str(list(prompt))[:60]}: expected one or more ids from 0 to "
-                            f"{model.config.vocab_size - 1}; the id of <|endoftext|> begins a text from nothing")
+            raise UserError(
+                f"a prompt of the ids {str(list(prompt))[:60]}: expected one or more ids from 0 to "
+                f"{model.config.vocab_size - 1}; the id of <|endoftext|> begins a text from nothing"
+            )
     longest = max(map(len, prompts)) + max_new_tokens
     needed, free = cache_bytes(model, len(prompts), longest, context), free_bytes(model.wte.weight.device)
     if free is not None and needed > free:
-        raise UserError(f"max_new_tokens = {max_new_tokens}: for up to {longest:,} tokens x {len(prompts)} the keys and values "
-                        f"take {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free; lower it, or set context = "
-                        f"{model.config.max_seq_len}, with which a text of any length takes the same memory")
+        raise UserError(
+            f"max_new_tokens = {max_new_tokens}: for up to {longest:,} tokens x {len(prompts)} the keys and values "
+            f"take {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free; lower it, or set context = "
+            f"{model.config.max_seq_len}, with which a text of any length takes the same memory"
+        )
 
 
 def free_bytes(device: torch.device) -> int | None:
@@ -156,8 +160,9 @@ def free_bytes(device: torch.device) -> int | None:
     return None
 
 
-def next_ids(decoder: KernelDecoder | TorchDecoder, sampler: Sampler, prompts: list[list[int]], stop_id: int | None
-             ) -> Iterator[list[int]]:
+def next_ids(
+    decoder: KernelDecoder | TorchDecoder, sampler: Sampler, prompts: list[list[int]], stop_id: int | None
+) -> Iterator[list[int]]:
     """Yields the next id of every row, without end; rows that have come to `stop_id` are left behind."""
     rows = torch.arange(len(prompts))
     ids = torch.zeros(len(prompts), dtype=torch.int64)
@@ -215,8 +220,16 @@ def next_ids_by_graph(decoder: TorchDecoder, sampler: Sampler, prompts: list[lis
 
 
 @torch.inference_mode()
-def stream_batch(model: Model, prompts: Sequence[Sequence[int]], *, max_new_tokens: int = 256, seed: int | None = None,
-                 stop_id: int | None = None, context: int | None = None, **sampling) -> Iterator[list[int | None]]:
+def stream_batch(
+    model: Model,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int = 256,
+    seed: int | None = None,
+    stop_id: int | None = None,
+    context: int | None = None,
+    **sampling,
+) -> Iterator[list[int | None]]:
     """Yields the next id of each of `prompts`, step by step, None where a text has ended, until all have.
 
     The model should be in evaluation mode. A text ends before `stop_id` or after `max_new_tokens`. With a `context` of N a
@@ -228,13 +241,16 @@ def stream_batch(model: Model, prompts: Sequence[Sequence[int]], *, max_new_toke
         prompts = [[operator.index(id) for id in prompt] for prompt in prompts]
     except TypeError as error:
         raise UserError(f"prompts: expected a list of lists of ids, such as [[1, 2]] ({error})") from None
-    if seed is not None and not -2**63 <= seed < 2**63:
+    if seed is not None and not -(2**63) <= seed < 2**63:
         raise UserError(f"seed = {seed}: expected a number of at most 63 bits")
     check_length(model, prompts, max_new_tokens, context)
     sampler = Sampler(Sampling(**sampling), prompts, model, seed, stop_id)
     decoder = choose_decoder(model, len(prompts), max(map(len, prompts)) + max_new_tokens, context)
-    steps = (next_ids_by_graph(decoder, sampler, prompts) if decoder.device.type == "cuda" else
-             next_ids(decoder, sampler, prompts, stop_id))
+    steps = (
+        next_ids_by_graph(decoder, sampler, prompts)
+        if decoder.device.type == "cuda"
+        else next_ids(decoder, sampler, prompts, stop_id)
+    )
     ended = [False] * len(prompts)
     for ids in islice(steps, max_new_tokens):
         if max(ids) >= model.config.vocab_size:
@@ -265,8 +281,10 @@ def stream_texts(model: Model, tokenizer: Tokenizer, prompts: Sequence[str], **s
     ids = [tokenizer.encode_document(prompt) for prompt in prompts]
     decoders = [codecs.getincrementaldecoder("utf-8")("replace") for _ in prompts]
     for step in stream_batch(model, ids, stop_id=tokenizer.eot_id, **settings):
-        yield [decoder.decode(b"" if id is None else tokenizer.token_bytes(id), final=id is None)
-               for decoder, id in zip(decoders, step, strict=True)]
+        yield [
+            decoder.decode(b"" if id is None else tokenizer.token_bytes(id), final=id is None)
+            for decoder, id in zip(decoders, step, strict=True)
+        ]
     yield [decoder.decode(b"", final=True) for decoder in decoders]
 
 
@@ -280,18 +298,25 @@ def stream_text(model: Model, tokenizer: Tokenizer, prompt: str = "", **settings
 def main(argv: list[str]):
     parser = ArgumentParser(prog="python -m alilama.generate", description="Writes text with a trained model.")
     parser.add_argument("model", nargs="?", default=PRETRAINED, help=f"folder of the model [{PRETRAINED}]")
-    parser.add_argument("--prompt", action="append", help="how the text begins; may be given several times, for texts that are "
-                        "written together; without it a text is written from nothing")
+    parser.add_argument(
+        "--prompt",
+        action="append",
+        help="how the text begins; may be given several times, for texts that are "
+        "written together; without it a text is written from nothing",
+    )
     parser.add_argument("--max_new_tokens", type=int, default=256, help="longest text, in tokens [256]")
     parser.add_argument("--temperature", type=float, default=0.8, help="0 takes the likeliest token, 1 as learned [0.8]")
     parser.add_argument("--top_k", type=int, help="sample from the k most likely tokens only")
     parser.add_argument("--top_p", type=float, default=1.0, help="sample from the most likely tokens of this probability [1]")
-    parser.add_argument("--min_p", type=float, default=0.0, help="sample from tokens at least that much as likely as the "
-                        "likeliest [0]")
-    parser.add_argument("--repetition_penalty", type=float, default=1.0, help="above 1: tokens that are there already become "
-                        "less likely [1]")
-    parser.add_argument("--context", type=int, help="look back on that many tokens only: a text of any length takes the same "
-                        "memory")
+    parser.add_argument(
+        "--min_p", type=float, default=0.0, help="sample from tokens at least that much as likely as the likeliest [0]"
+    )
+    parser.add_argument(
+        "--repetition_penalty", type=float, default=1.0, help="above 1: tokens that are there already become less likely [1]"
+    )
+    parser.add_argument(
+        "--context", type=int, help="look back on that many tokens only: a text of any length takes the same memory"
+    )
     parser.add_argument("--seed", type=int, help="the same seed writes the same text")
     settings = vars(parser.parse_args(argv))
     model, tokenizer = load_model(settings.pop("model"), choose_device())

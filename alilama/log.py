@@ -25,8 +25,10 @@ def read_log(path: Path) -> list[dict[str, float]]:
     """Returns the rows of a log.csv; a cell that is no finite number is missing here."""
     try:
         with open(path, newline="", encoding="utf-8", errors="replace") as file:
-            return [{name: number for name, cell in row.items() if (number := finite(cell)) is not None}
-                    for row in csv.DictReader(file)]
+            return [
+                {name: number for name, cell in row.items() if (number := finite(cell)) is not None}
+                for row in csv.DictReader(file)
+            ]
     except csv.Error as error:
         raise UserError(f"{path} is no log of a training ({error})") from None
 
@@ -51,8 +53,9 @@ class Log:
         rows = []
         if self.path.exists() and step > 0:
             with open(self.path, newline="", encoding="utf-8", errors="replace") as file:
-                rows = [row for row in csv.DictReader(file)
-                        if None not in row.values() and int(finite(row["step"]) or 0) <= step]
+                rows = [
+                    row for row in csv.DictReader(file) if None not in row.values() and int(finite(row["step"]) or 0) <= step
+                ]
         kept = io.StringIO(newline="")
         csv.DictWriter(kept, COLUMNS).writeheader()
         csv.DictWriter(kept, COLUMNS).writerows(rows)
@@ -85,6 +88,7 @@ def open_elsewhere(folder: Path, config: Config, step: int):
                 for name, number in numbers.items():
                     writer.add_scalar(name, number, step)
                 writer.flush()
+
             return write, writer.close
         if config.log_to == "wandb":
             import wandb
@@ -95,6 +99,7 @@ def open_elsewhere(folder: Path, config: Config, step: int):
             id_file.write_text(run.id)
             return lambda numbers, step: run.log(numbers, step=step), run.finish
     except ImportError as error:
-        raise UserError(f"log_to = {config.log_to!r}: {error.name or config.log_to} is not installed; run "
-                        f"pip install {config.log_to}") from None
+        raise UserError(
+            f"log_to = {config.log_to!r}: {error.name or config.log_to} is not installed; run pip install {config.log_to}"
+        ) from None
     return lambda numbers, step: None, lambda: None

@@ -46,14 +46,24 @@ def escape(text: str) -> str:
 def describe(model: Model, tokenizer: Tokenizer) -> HTML:
     """Shows what a model is."""
     config = model.config
-    return HTML(table([
-        ["parameters", f"{model.num_parameters():,}, of them {model.wte.weight.numel():,} in the embedding of the tokens"],
-        ["shape", f"{config.blocks} layers, each with {config.num_heads} heads of attention; d_model {config.d_model}, "
-                  f"hidden_dim {config.hidden_dim}"],
-        ["vocabulary", f"{tokenizer.vocab_size:,} tokens"],
-        ["trained at", f"a length of {config.max_seq_len:,} tokens; it reads and writes longer texts too"],
-        ["runs on", str(model.wte.weight.device)],
-    ]))
+    return HTML(
+        table(
+            [
+                [
+                    "parameters",
+                    f"{model.num_parameters():,}, of them {model.wte.weight.numel():,} in the embedding of the tokens",
+                ],
+                [
+                    "shape",
+                    f"{config.blocks} layers, each with {config.num_heads} heads of attention; d_model {config.d_model}, "
+                    f"hidden_dim {config.hidden_dim}",
+                ],
+                ["vocabulary", f"{tokenizer.vocab_size:,} tokens"],
+                ["trained at", f"a length of {config.max_seq_len:,} tokens; it reads and writes longer texts too"],
+                ["runs on", str(model.wte.weight.device)],
+            ]
+        )
+    )
 
 
 def table(rows: Iterable[Sequence[str]], width: str = "auto") -> str:
@@ -70,8 +80,10 @@ def story_html(prompt: str, pieces: Iterable[str]) -> str:
 
     A piece of `stream_text` is a token, or the tokens that together make a whole character.
     """
-    coloured = (f'<span style="background-color: {PIECE_COLOURS[index % 2]}">{escape(piece)}</span>'
-                for index, piece in enumerate(pieces))
+    coloured = (
+        f'<span style="background-color: {PIECE_COLOURS[index % 2]}">{escape(piece)}</span>'
+        for index, piece in enumerate(pieces)
+    )
     return TEXT.format(f'<b style="border-bottom: 2px solid">{escape(prompt)}</b>{"".join(coloured)}')
 
 
@@ -102,8 +114,9 @@ def write_story(model: Model, tokenizer: Tokenizer, prompt: str = "", **settings
         stream_into(pieces, stream_text(model, tokenizer, prompt, **settings), lambda: show(story_html(prompt, pieces)))
 
 
-def compare_temperatures(model: Model, tokenizer: Tokenizer, prompt: str = "",
-                         temperatures: Sequence[float] = (0.0, 0.5, 1.0, 1.5), **settings):
+def compare_temperatures(
+    model: Model, tokenizer: Tokenizer, prompt: str = "", temperatures: Sequence[float] = (0.0, 0.5, 1.0, 1.5), **settings
+):
     """Shows how the same start goes on at several temperatures, side by side; the rest is as in `write_story`."""
     temperatures = list(temperatures)
     if not temperatures:
@@ -128,8 +141,10 @@ def shaded(text: str, probability: float) -> str:
     """Returns text as HTML, the darker the less probable, and bold where it is rare."""
     surprise_bits = min(abs(math.log2(probability)), MAX_SURPRISE_BITS) if probability > 0 else MAX_SURPRISE_BITS
     tag = "b" if probability < RARE else "span"
-    return (f'<{tag} title="{100 * probability:.3g}%" style="background-color: rgba(214, 39, 40, '
-            f'{DARKEST * surprise_bits / MAX_SURPRISE_BITS:.2f})">{escape(text)}</{tag}>')
+    return (
+        f'<{tag} title="{100 * probability:.3g}%" style="background-color: rgba(214, 39, 40, '
+        f'{DARKEST * surprise_bits / MAX_SURPRISE_BITS:.2f})">{escape(text)}</{tag}>'
+    )
 
 
 def shade_text(model: Model, tokenizer: Tokenizer, text: str) -> HTML:
@@ -149,8 +164,15 @@ def shade_text(model: Model, tokenizer: Tokenizer, text: str) -> HTML:
     return HTML(TEXT.format("".join(pieces) + f"<br><br><small>probability: {legend} (bold: below {RARE:.0%})</small>"))
 
 
-def loss_by_context(model: Model, tokenizer: Tokenizer, text_files: Sequence[str], name: str = "", *,
-                    contexts: Sequence[int] = (32, 64, 128, 256, 512, 1024, 2048), max_tokens: int = 8193) -> Figure:
+def loss_by_context(
+    model: Model,
+    tokenizer: Tokenizer,
+    text_files: Sequence[str],
+    name: str = "",
+    *,
+    contexts: Sequence[int] = (32, 64, 128, 256, 512, 1024, 2048),
+    max_tokens: int = 8193,
+) -> Figure:
     """Draws the loss over context lengths on the first tokens of text files.
 
     `python -m alilama.evaluate` does the same with more tokens, and slides by an eighth of the context, not by half.
@@ -161,8 +183,10 @@ def loss_by_context(model: Model, tokenizer: Tokenizer, text_files: Sequence[str
     if max_tokens < 2:
         raise UserError(f"max_tokens = {max_tokens}: expected at least 2, for the first is not predicted")
     ids = encode_files(tokenizer, text_files, max_tokens)
-    scores = [[evaluate(model, tokenizer, ids, context, stride=stride) for stride in (None, max(1, context // 2))]
-              for context in contexts]
+    scores = [
+        [evaluate(model, tokenizer, ids, context, stride=stride) for stride in (None, max(1, context // 2))]
+        for context in contexts
+    ]
     return plot_evaluation(name, contexts, scores, model.config.max_seq_len)
 
 

@@ -67,8 +67,9 @@ def make_optimizers(model: Model, config: Config, dtype: torch.dtype = torch.flo
     """
     device = model.wte.weight.device
     qkv = [block.attn.Wqkv.weight for block in model.blocks]
-    others = [p for block in model.blocks for p in (block.attn.out_proj.weight, block.ffn.up_proj.weight,
-                                                    block.ffn.down_proj.weight)]
+    others = [
+        p for block in model.blocks for p in (block.attn.out_proj.weight, block.ffn.up_proj.weight, block.ffn.down_proj.weight)
+    ]
     norms = [p for p in model.parameters() if p.ndim == 1]
     lr = torch.tensor(config.learning_rate, device=device)
     is_muon = config.optimizer == "muon"

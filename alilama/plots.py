@@ -31,8 +31,9 @@ def add_bits_per_byte(axes: Axes, loss: float, bits_per_byte: float):
     """Adds an axis on the right for a loss axis, where `loss` nats per token are `bits_per_byte`."""
     if bits_per_byte > 0 and loss > 0 and math.isfinite(bits_per_byte / loss):
         bits_per_byte_of_nats = bits_per_byte / loss
-        right = axes.secondary_yaxis("right", functions=(lambda nats: nats * bits_per_byte_of_nats,
-                                                         lambda bits: bits / bits_per_byte_of_nats))
+        right = axes.secondary_yaxis(
+            "right", functions=(lambda nats: nats * bits_per_byte_of_nats, lambda bits: bits / bits_per_byte_of_nats)
+        )
         right.set_ylabel("bits per byte")
 
 
@@ -46,10 +47,20 @@ def plot_log(log: str | os.PathLike) -> Figure:
     validated = [row for row in rows if row.keys() >= {"tokens", "val_loss", "val_bits_per_byte"}]
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
-    axes.plot([row["tokens"] / 1e6 for row in trained], [row["train_loss"] for row in trained], color="tab:blue", alpha=0.7,
-              label="training")
-    axes.plot([row["tokens"] / 1e6 for row in validated], [row["val_loss"] for row in validated], "o-", color="tab:orange",
-              label="validation")
+    axes.plot(
+        [row["tokens"] / 1e6 for row in trained],
+        [row["train_loss"] for row in trained],
+        color="tab:blue",
+        alpha=0.7,
+        label="training",
+    )
+    axes.plot(
+        [row["tokens"] / 1e6 for row in validated],
+        [row["val_loss"] for row in validated],
+        "o-",
+        color="tab:orange",
+        label="validation",
+    )
     axes.set_xlabel("tokens seen (millions)")
     axes.set_ylabel("loss (nats per token)")
     axes.grid(alpha=0.3)
@@ -70,8 +81,9 @@ def plot_evaluation(name: str, contexts: Sequence[int], scores: Sequence[tuple[S
     """
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
-    for label, colour, way in zip(("non-overlapping windows", "sliding windows"), ("tab:orange", "tab:blue"),
-                                  zip(*scores, strict=True), strict=True):
+    for label, colour, way in zip(
+        ("non-overlapping windows", "sliding windows"), ("tab:orange", "tab:blue"), zip(*scores, strict=True), strict=True
+    ):
         axes.plot(contexts, [score.loss for score in way], "o-", color=colour, label=label)
     axes.axvline(trained, color="gray", linestyle="--", label=f"trained length, {trained}")
     axes.set_xscale("log", base=2)
@@ -89,7 +101,7 @@ def token_label(tokenizer: Tokenizer, token_id: int) -> str:
     """Returns a token as one word: spaces and line ends are seen, bytes that are no characters are written out."""
     text = tokenizer.token_bytes(token_id).decode(errors="backslashreplace").replace(" ", "␣").replace("\n", "↵")
     text = "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
-    return text if len(text) <= MAX_LABEL else text[:MAX_LABEL - 1] + "…"
+    return text if len(text) <= MAX_LABEL else text[: MAX_LABEL - 1] + "…"
 
 
 def label_tokens(axis: Axis, tokenizer: Tokenizer, ids: Sequence[int], **style):

@@ -43,8 +43,7 @@ PATTERNS = {
 }
 # Other ways to write them, which cut the same: Llama 3's, GPT-2's.
 PATTERN_NAMES = {expression: name for name, expression in PATTERNS.items()} | {
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+":
-        "gpt4",
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+": "gpt4",
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+": "gpt2",
 }
 
@@ -56,8 +55,9 @@ class Tokenizer:
     which cuts more slowly; text that it does not match is a piece too, so nothing is ever lost.
     """
 
-    def __init__(self, merges: Sequence[tuple[int, int]], *, special_tokens: Sequence[str] = (END_OF_TEXT,),
-                 pattern: str = "gpt4"):
+    def __init__(
+        self, merges: Sequence[tuple[int, int]], *, special_tokens: Sequence[str] = (END_OF_TEXT,), pattern: str = "gpt4"
+    ):
         check_special_tokens(special_tokens)
         tokens, num_bytes = [bytes([byte]) for byte in range(256)], 0
         for i, (left, right) in enumerate(merges):
@@ -96,9 +96,16 @@ class Tokenizer:
     # ---- training ----
 
     @classmethod
-    def train(cls, files: str | Iterable[str], vocab_size: int, *, special_tokens: Sequence[str] = (END_OF_TEXT,),
-              pattern: str = "gpt4", num_threads: int | None = None,
-              on_bytes: Callable[[int], None] = lambda size: None) -> "Tokenizer":
+    def train(
+        cls,
+        files: str | Iterable[str],
+        vocab_size: int,
+        *,
+        special_tokens: Sequence[str] = (END_OF_TEXT,),
+        pattern: str = "gpt4",
+        num_threads: int | None = None,
+        on_bytes: Callable[[int], None] = lambda size: None,
+    ) -> "Tokenizer":
         """Learns a vocabulary from text files, folders or glob patterns; documents stand between <|endoftext|> lines.
 
         `on_bytes` is told the size of every block read. The result does not depend on `num_threads`. Memory is bounded for
@@ -118,28 +125,49 @@ class Tokenizer:
         return cls._train(texts(), vocab_size, special_tokens, pattern, num_threads, has_documents=True)
 
     @classmethod
-    def train_from_iterator(cls, texts: Iterable[str], vocab_size: int, *, special_tokens: Sequence[str] = (END_OF_TEXT,),
-                            pattern: str = "gpt4", num_threads: int | None = None) -> "Tokenizer":
+    def train_from_iterator(
+        cls,
+        texts: Iterable[str],
+        vocab_size: int,
+        *,
+        special_tokens: Sequence[str] = (END_OF_TEXT,),
+        pattern: str = "gpt4",
+        num_threads: int | None = None,
+    ) -> "Tokenizer":
         """Learns a vocabulary from texts, each a document of its own."""
         return cls._train(blocks_of_texts(texts), vocab_size, special_tokens, pattern, num_threads, has_documents=False)
 
     @classmethod
-    def _train(cls, blocks: Iterable[list[bytes]], vocab_size: int, special_tokens: Sequence[str], pattern: str,
-               num_threads: int | None, has_documents: bool) -> "Tokenizer":
+    def _train(
+        cls,
+        blocks: Iterable[list[bytes]],
+        vocab_size: int,
+        special_tokens: Sequence[str],
+        pattern: str,
+        num_threads: int | None,
+        has_documents: bool,
+    ) -> "Tokenizer":
         bytes_only = cls([], special_tokens=special_tokens, pattern=pattern)
         if vocab_size < bytes_only.vocab_size:
-            raise UserError(f"vocab_size {vocab_size} is too small: 256 bytes and {len(special_tokens)} special token(s) need "
-                            f"at least {bytes_only.vocab_size}")
+            raise UserError(
+                f"vocab_size {vocab_size} is too small: 256 bytes and {len(special_tokens)} special token(s) need "
+                f"at least {bytes_only.vocab_size}"
+            )
         counter, num_dropped = bytes_only._count_all(blocks, threads(num_threads), has_documents)
         if num_dropped:
-            warnings.warn(f"the distinct pieces of this text do not fit into memory: {num_dropped:,} of the rarest were "
-                          "dropped on the way, so rare pairs may be missing from the vocabulary", stacklevel=3)
+            warnings.warn(
+                f"the distinct pieces of this text do not fit into memory: {num_dropped:,} of the rarest were "
+                "dropped on the way, so rare pairs may be missing from the vocabulary",
+                stacklevel=3,
+            )
         wanted = min(vocab_size - bytes_only.vocab_size, MAX_MERGES)
         merges = counter.learn_merges(wanted)
         tokenizer = cls(merges, special_tokens=special_tokens, pattern=pattern)
         if tokenizer.vocab_size < vocab_size:
-            raise UserError(f"vocab_size {vocab_size} is more than this text can give: after {len(merges)} merges no pair is "
-                            f"left; give more text or a vocab_size of at most {tokenizer.vocab_size}")
+            raise UserError(
+                f"vocab_size {vocab_size} is more than this text can give: after {len(merges)} merges no pair is "
+                f"left; give more text or a vocab_size of at most {tokenizer.vocab_size}"
+            )
         return tokenizer
 
     def _count_all(self, blocks: Iterable[list[bytes]], num_threads: int, has_documents: bool) -> tuple[_bpe.PieceCounter, int]:
@@ -191,8 +219,13 @@ class Tokenizer:
         """The smallest of uint16 and uint32 that holds every id."""
         return np.dtype(np.uint16 if self.vocab_size <= 65536 else np.uint32)
 
-    def encode(self, text: str, *, allowed_special: Literal["all"] | Collection[str] = frozenset(),
-               disallowed_special: Literal["all"] | Collection[str] = "all") -> list[int]:
+    def encode(
+        self,
+        text: str,
+        *,
+        allowed_special: Literal["all"] | Collection[str] = frozenset(),
+        disallowed_special: Literal["all"] | Collection[str] = "all",
+    ) -> list[int]:
         """Encodes text; special tokens in it become their ids if allowed, an error if disallowed, else ordinary text.
 
         The words and their meaning are tiktoken's. Of special tokens that begin together the longest is taken.
@@ -202,12 +235,13 @@ class Tokenizer:
         if disallowed and (found := any_of(disallowed).search(text)):
             raise UserError(
                 f"the text holds the special token {found[0]!r} at character {found.start()}: pass allowed_special="
-                f"{{{found[0]!r}}} to encode it as one token, or disallowed_special=() to encode it as ordinary text")
+                f"{{{found[0]!r}}} to encode it as one token, or disallowed_special=() to encode it as ordinary text"
+            )
         if not allowed:
             return self.encode_ordinary(text)
         ids, start = [], 0
         for found in any_of(allowed).finditer(text):
-            ids += self.encode_ordinary(text[start:found.start()])
+            ids += self.encode_ordinary(text[start : found.start()])
             ids.append(self.special_tokens[found[0]])
             start = found.end()
         return ids + self.encode_ordinary(text[start:])
@@ -248,8 +282,7 @@ class Tokenizer:
         block began), and whether the first part is such a rest. Empty documents are left out.
         """
         if self.is_native:
-            ids, part_tokens, part_bytes = self._core.encode_documents(
-                self.pattern, block.text, self.eot_id, block.continues)
+            ids, part_tokens, part_bytes = self._core.encode_documents(self.pattern, block.text, self.eot_id, block.continues)
         else:
             documents = [document for document in _bpe.split_documents(block.text) if document]
             encoded = [self._core.encode_pieces(self._cut(document)) for document in documents]
@@ -264,7 +297,7 @@ class Tokenizer:
         string = text.decode("utf-8", "surrogateescape")  # bytes that are no UTF-8 come back as they were
         pieces, start = [], 0
         for found in self._compiled.finditer(string):
-            pieces += [string[start:found.start()], found[0]]
+            pieces += [string[start : found.start()], found[0]]
             start = found.end()
         pieces.append(string[start:])
         return [piece.encode("utf-8", "surrogateescape") for piece in pieces if piece]
@@ -300,8 +333,10 @@ class Tokenizer:
     def eot_id(self) -> int:
         """The id of <|endoftext|>. Raises UserError where a foreign tokenizer has none."""
         if END_OF_TEXT not in self.special_tokens:
-            raise UserError(f"the tokenizer has no {END_OF_TEXT}, which separates documents here; its special tokens are "
-                            f"{list(self.special_tokens)}")
+            raise UserError(
+                f"the tokenizer has no {END_OF_TEXT}, which separates documents here; its special tokens are "
+                f"{list(self.special_tokens)}"
+            )
         return self.special_tokens[END_OF_TEXT]
 
     @cached_property

@@ -85,8 +85,16 @@ class TrainingStep:
     small models wait for launches, not for arithmetic.
     """
 
-    def __init__(self, model: Model, config: Config, precision: torch.dtype, *, on_message: Callable[[str], None],
-                 rank: int = 0, world_size: int = 1):
+    def __init__(
+        self,
+        model: Model,
+        config: Config,
+        precision: torch.dtype,
+        *,
+        on_message: Callable[[str], None],
+        rank: int = 0,
+        world_size: int = 1,
+    ):
         self.model, self.config, self.precision, self.on_message = model, config, precision, on_message
         self.rank, self.world_size = rank, world_size
         self.device = model.wte.weight.device
@@ -102,8 +110,13 @@ class TrainingStep:
         for parameter, gradient in zip(parameters, self.gradients.split([p.numel() for p in parameters]), strict=True):
             parameter.grad = gradient.view_as(parameter)
         # What a run that goes on needs besides weights and optimizers. Losses add up since they were last read.
-        first = {"loss_sum": 0, "losses": 0, "skipped_in_a_row": 0, "good_steps": 0,
-                 "scale": FIRST_SCALE if precision == torch.float16 else 1}
+        first = {
+            "loss_sum": 0,
+            "losses": 0,
+            "skipped_in_a_row": 0,
+            "good_steps": 0,
+            "scale": FIRST_SCALE if precision == torch.float16 else 1,
+        }
         self.counts = {name: torch.tensor(float(value), device=self.device) for name, value in first.items()}
         self.is_captured = self.device.type == "cuda" and world_size == 1 and config.compile_model
         self.steps_made, self.graph, self.static_windows = 0, None, None
@@ -192,20 +205,27 @@ class TrainingStep:
 
     def _halve_micro_batch(self, reason: str):
         if self.micro_batch == 1:
-            raise UserError("out of memory even with one window at a time; choose a smaller max_seq_len or a smaller model "
-                            f"({reason})")
+            raise UserError(
+                f"out of memory even with one window at a time; choose a smaller max_seq_len or a smaller model ({reason})"
+            )
         self.micro_batch = math.ceil(self.micro_batch / 2)
         self.steps_made = 0  # the new size is compiled before it is recorded
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        self.on_message(f"Out of memory: batches are computed {self.micro_batch} windows at a time from now on; what is "
-                        "learned stays the same.")
+        self.on_message(
+            f"Out of memory: batches are computed {self.micro_batch} windows at a time from now on; what is "
+            "learned stays the same."
+        )
 
     def _compute_gradients(self, windows: torch.Tensor):  # (B, T + 1)
         self.buffer.zero_()
         for part in windows.split(self.micro_batch):
-            with torch.autocast(self.device.type, dtype=self.precision, enabled=self.precision != torch.float32,
-                                cache_enabled=not self.is_captured):
+            with torch.autocast(
+                self.device.type,
+                dtype=self.precision,
+                enabled=self.precision != torch.float32,
+                cache_enabled=not self.is_captured,
+            ):
                 loss = self.loss_of(part[:, :-1], part[:, 1:])
             loss = loss * (len(part) / len(windows))
             (loss * self.counts["scale"]).backward()
@@ -241,8 +261,11 @@ class TrainingStep:
         return loss_sum / losses if losses else None, int(self.counts["skipped_in_a_row"].item())
 
     def state_dict(self) -> dict:
-        return {"model": self.model.state_dict(), "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-                "counts": self.counts}
+        return {
+            "model": self.model.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "counts": self.counts,
+        }
 
     def load_state_dict(self, state: dict):
         """Goes on from a `state_dict`; RuntimeError, ValueError, KeyError, TypeError or AttributeError say it is damaged."""

@@ -39,11 +39,15 @@ def write_prose(documents: int, seed: int) -> str:
         name, friend, animal = rng.choice(NAMES), rng.choice(NAMES), rng.choice(ANIMALS)
         sentences = [f"Once upon a time, {name} and a {rng.choice(FEELINGS)} {animal} lived near the {rng.choice(PLACES)}."]
         for _ in range(rng.randint(3, 5)):
-            sentences.append(rng.choice([
-                f"{name} found a {rng.choice(THINGS)} in the {rng.choice(PLACES)} and felt very {rng.choice(FEELINGS)}.",
-                f'"Look at my {rng.choice(THINGS)}!" said {friend}, and the {animal} ran to the {rng.choice(PLACES)}.',
-                f"The {animal} was {rng.choice(FEELINGS)}, so {name} gave it {rng.randint(2, 12)} {rng.choice(THINGS)}s.",
-            ]))
+            sentences.append(
+                rng.choice(
+                    [
+                        f"{name} found a {rng.choice(THINGS)} in the {rng.choice(PLACES)} and felt very {rng.choice(FEELINGS)}.",
+                        f'"Look at my {rng.choice(THINGS)}!" said {friend}, and the {animal} ran to the {rng.choice(PLACES)}.',
+                        f"The {animal} was {rng.choice(FEELINGS)}, so {name} gave it {rng.randint(2, 12)} {rng.choice(THINGS)}s.",
+                    ]
+                )
+            )
         stories.append(" ".join(sentences) + f"\nThen {name} went home.\n\nThe end…")
     return "\n<|endoftext|>\n".join(stories) + "\n"
 
@@ -93,25 +97,37 @@ def model_folder(tokenizer, tmp_path_factory) -> Path:
 @pytest.fixture
 def make_config():
     """Returns the settings of TRAINCONFIG.py with some of them changed."""
+
     def make(**changed) -> Config:
         return Config(**read_settings(ROOT / "TRAINCONFIG.py")[0] | changed)
+
     return make
 
 
 @pytest.fixture
 def run(tmp_path):
     """Runs `python ARGUMENTS` in tmp_path with this tree's package, and returns what came of it."""
+
     def run_python(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
         # so that the tests of a copied tree run the copied package
         variables = os.environ | {"PYTHONPATH": str(ROOT)} | environment
-        return subprocess.run([sys.executable, *map(str, arguments)], cwd=tmp_path, env=variables, capture_output=True,
-                              timeout=120, encoding="utf-8", errors="replace")
+        return subprocess.run(
+            [sys.executable, *map(str, arguments)],
+            cwd=tmp_path,
+            env=variables,
+            capture_output=True,
+            timeout=120,
+            encoding="utf-8",
+            errors="replace",
+        )
+
     return run_python
 
 
 @pytest.fixture
 def run_here(tmp_path, monkeypatch):
     """Runs a script (a file of the root or a module) in tmp_path inside this process, much faster than `run`."""
+
     def run_in_process(script: str, *arguments: str):
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
@@ -125,12 +141,14 @@ def run_here(tmp_path, monkeypatch):
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
+
     return run_in_process
 
 
 @pytest.fixture
 def refusal(run_here):
     """Runs a script as `run_here` does; it must end with one line of error, which is returned."""
+
     def run_refused(script: str, *arguments: str, progress: bool = False) -> str:
         """With `progress` the mistake shows only after progress bars have been drawn."""
         with redirect_stderr(io.StringIO()) as stderr, pytest.raises(SystemExit) as stopped:
@@ -139,4 +157,5 @@ def refusal(run_here):
         assert isinstance(message, str) and message.startswith("Error: ") and len(message.splitlines()) == 1, message
         assert progress or not stderr.getvalue()
         return message
+
     return run_refused

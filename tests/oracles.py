@@ -27,7 +27,7 @@ def replace_pair(ids: tuple[int, ...], pair: tuple[int, int], new_id: int) -> tu
     """Puts new_id for the pair, from left to right."""
     merged, i = [], 0
     while i < len(ids):
-        found = ids[i:i + 2] == pair
+        found = ids[i : i + 2] == pair
         merged.append(new_id if found else ids[i])
         i += 2 if found else 1
     return tuple(merged)
@@ -132,6 +132,6 @@ def mixed_bytes(seed: int, size: int) -> bytes:
         if kind < 0.1:
             word = rng.randbytes(rng.randrange(1, 6))
         elif kind < 0.3:
-            word = word[:rng.randrange(len(word) + 1)]
+            word = word[: rng.randrange(len(word) + 1)]
         data += word
     return bytes(data[:size])

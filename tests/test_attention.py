@@ -143,8 +143,12 @@ def test_the_kernel_refuses_arrays_that_do_not_belong_together():
     qkv, slopes, _ = random_case((2, 20, 4, 8), torch.float32)
     qkv, y, logsumexp = qkv.detach().numpy(), torch.empty(2, 20, 4, 8).numpy(), torch.empty(2, 4, 20).numpy()
     attention._kernels.attention_forward(qkv, slopes.numpy(), y, logsumexp, 1)
-    for wrong in ((qkv[:, :, 0].copy(), slopes.numpy(), y, logsumexp), (qkv, slopes[:3].numpy(), y, logsumexp),
-                  (qkv, slopes.numpy(), y[:1], logsumexp), (qkv, slopes.numpy(), y, logsumexp[:1])):
+    for wrong in (
+        (qkv[:, :, 0].copy(), slopes.numpy(), y, logsumexp),
+        (qkv, slopes[:3].numpy(), y, logsumexp),
+        (qkv, slopes.numpy(), y[:1], logsumexp),
+        (qkv, slopes.numpy(), y, logsumexp[:1]),
+    ):
         with pytest.raises(ValueError, match="shape"):
             attention._kernels.attention_forward(*wrong, 1)
     with pytest.raises(TypeError):
@@ -173,8 +177,11 @@ def test_block_attention_is_masked_attention(monkeypatch):
     blocks = attention.create_block_mask(lambda b, h, i, j: i >= j, B=None, H=None, Q_LEN=200, KV_LEN=200, device="cpu")
     attention._blocks[200] = blocks
     used = []
-    monkeypatch.setattr(attention, "block_attention", lambda *inputs, way=attention.block_attention, **options:
-                        used.append(1) or way(*inputs, **options))
+    monkeypatch.setattr(
+        attention,
+        "block_attention",
+        lambda *inputs, way=attention.block_attention, **options: used.append(1) or way(*inputs, **options),
+    )
     with torch.no_grad():
         found = torch.compile(lambda qkv: choose_attention(slopes, 200, 16)(qkv))(qkv.detach())
         torch.testing.assert_close(found, masked_attention(qkv, alibi_bias(slopes, 200)), atol=1e-5, rtol=0)

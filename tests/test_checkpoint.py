@@ -41,7 +41,12 @@ def test_a_saved_model_comes_back_with_the_same_logits_shape_and_tokenizer(shape
 
 def test_the_folder_holds_what_transformers_expects_and_nothing_half_written(folder, tokenizer):
     assert sorted(path.name for path in folder.iterdir()) == [
-        "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ]
     config = json.loads((folder / "config.json").read_text())
     assert config["model_type"] == "mpt" and config["architectures"] == ["MptForCausalLM"]
     assert config["trained_seq_len"] == 16 and config["max_seq_len"] > 16
@@ -65,6 +70,7 @@ def test_a_model_in_half_precision_is_saved_in_float32(tokenizer, tmp_path):
 def change_config(**values):
     def change(path):
         path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
     return change
 
 
@@ -73,6 +79,7 @@ def change_weights(change):
         weights = load_file(path)
         change(weights)
         save_file(weights, path)
+
     return rewrite
 
 
@@ -89,10 +96,16 @@ DAMAGE = {
     "pickle as weights": ("model.safetensors", lambda path: torch.save({"a": torch.zeros(1)}, path)),
     "a weight missing": ("model.safetensors", change_weights(lambda weights: weights.pop("transformer.norm_f.weight"))),
     "weights too large": ("model.safetensors", change_weights(lambda w: [w[name].fill_(1e30) for name in w])),
-    "whole numbers as weights": ("model.safetensors", change_weights(lambda w: w.update({name: tensor.int()
-                                                                                         for name, tensor in w.items()}))),
-    "weights in 8 bits": ("model.safetensors", change_weights(lambda w: w.update({name: torch.full_like(
-        tensor, math.nan).to(torch.float8_e4m3fn) for name, tensor in w.items()}))),
+    "whole numbers as weights": (
+        "model.safetensors",
+        change_weights(lambda w: w.update({name: tensor.int() for name, tensor in w.items()})),
+    ),
+    "weights in 8 bits": (
+        "model.safetensors",
+        change_weights(
+            lambda w: w.update({name: torch.full_like(tensor, math.nan).to(torch.float8_e4m3fn) for name, tensor in w.items()})
+        ),
+    ),
     "a weight too many": ("model.safetensors", change_weights(lambda weights: weights.update(extra=torch.zeros(1)))),
     "another shape": ("model.safetensors", change_weights(lambda w: w.update({"transformer.norm_f.weight": torch.ones(31)}))),
     "missing config": ("config.json", os.remove),
@@ -147,10 +160,18 @@ def test_a_folder_without_a_model_is_refused(where, tmp_path):
 # ---- the training state ----
 
 
-STATE = {"step": 3, "num_steps": 9, "tokenizer_sha256": "0", "best_loss": 1.5, "config": {"a": 1, "b": None, "c": "text"},
-         "model": {"w": torch.arange(4.0)},
-         "optimizers": [{"state": {0: {"step": torch.tensor(3.0)}}, "param_groups": [{"lr": 0.1, "betas": (0.9, 0.95)}]}],
-         "rng": torch.get_rng_state(), "counts": {"losses": torch.tensor(2.0)}, "data": {"tokens": {"train": 7}}}
+STATE = {
+    "step": 3,
+    "num_steps": 9,
+    "tokenizer_sha256": "0",
+    "best_loss": 1.5,
+    "config": {"a": 1, "b": None, "c": "text"},
+    "model": {"w": torch.arange(4.0)},
+    "optimizers": [{"state": {0: {"step": torch.tensor(3.0)}}, "param_groups": [{"lr": 0.1, "betas": (0.9, 0.95)}]}],
+    "rng": torch.get_rng_state(),
+    "counts": {"losses": torch.tensor(2.0)},
+    "data": {"tokens": {"train": 7}},
+}
 
 
 def test_a_training_state_comes_back_as_it_was(tmp_path):
@@ -195,11 +216,19 @@ def replace_in_zip(path):
         file.writestr("a.txt", "text")
 
 
-@pytest.mark.parametrize("damage", [
-    lambda path: path.write_bytes(b""), truncate, lambda path: path.write_text("Once upon a time"),
-    lambda path: path.write_bytes(path.read_bytes()[:300]), replace_in_zip, lambda path: path.write_bytes(b"\x80\x02}q\x00."),
-    lambda path: (path.unlink(), path.mkdir())],
-    ids=["empty", "truncated", "text", "cut short", "another zip", "bare pickle", "folder"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(b""),
+        truncate,
+        lambda path: path.write_text("Once upon a time"),
+        lambda path: path.write_bytes(path.read_bytes()[:300]),
+        replace_in_zip,
+        lambda path: path.write_bytes(b"\x80\x02}q\x00."),
+        lambda path: (path.unlink(), path.mkdir()),
+    ],
+    ids=["empty", "truncated", "text", "cut short", "another zip", "bare pickle", "folder"],
+)
 def test_a_damaged_training_state_is_refused_in_one_line(damage, tmp_path):
     save_state(tmp_path, STATE)
     damage(tmp_path / "training_state.pt")
@@ -208,10 +237,15 @@ def test_a_damaged_training_state_is_refused_in_one_line(damage, tmp_path):
     assert len(str(refused.value).splitlines()) == 1 and str(tmp_path) in str(refused.value)
 
 
-@pytest.mark.parametrize("save", [
-    lambda folder: save_weights(folder, tiny_model(400, seed=9)), lambda folder: save_state(folder, STATE),
-    lambda folder: save_description(folder, tiny_model(400, blocks=3).config, Tokenizer([]))],
-    ids=["weights", "state", "description"])
+@pytest.mark.parametrize(
+    "save",
+    [
+        lambda folder: save_weights(folder, tiny_model(400, seed=9)),
+        lambda folder: save_state(folder, STATE),
+        lambda folder: save_description(folder, tiny_model(400, blocks=3).config, Tokenizer([])),
+    ],
+    ids=["weights", "state", "description"],
+)
 @pytest.mark.parametrize("fails", ["write", "replace"])
 def test_saving_replaces_a_file_whole_or_not_at_all(save, fails, folder, monkeypatch):
     save_state(folder, STATE | {"step": 1})

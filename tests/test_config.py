@@ -18,12 +18,16 @@ def load(*argv, path=TRAINCONFIG) -> Config:
 @pytest.fixture
 def edited(tmp_path):
     """Writes a TRAINCONFIG.py with some lines replaced, and returns its path."""
+
     def edit(append: str = "", **lines: str):
-        content = "\n".join(f"{name} = {lines[name]}" if (name := line.split(" = ")[0]) in lines else line
-                            for line in TRAINCONFIG.read_text().splitlines())
+        content = "\n".join(
+            f"{name} = {lines[name]}" if (name := line.split(" = ")[0]) in lines else line
+            for line in TRAINCONFIG.read_text().splitlines()
+        )
         path = tmp_path / "TRAINCONFIG.py"
         path.write_text(content + "\n" + append)
         return path
+
     return edit
 
 
@@ -46,14 +50,39 @@ def test_the_settings_as_they_are_can_be_used():
 
 
 CHANGES = {
-    "data_files": ("a.txt", "a.txt"), "val_files": ("b.txt", "b.txt"), "val_fraction": ("0.1", 0.1), "vocab_size": ("300", 300),
-    "pattern": ("gpt2", "gpt2"), "tokens_dir": ("t", "t"), "model_name": ("owl", "owl"), "d_model": ("128", 128),
-    "blocks": ("3", 3), "num_heads": ("16", 16), "hidden_dim": ("100", 100), "max_seq_len": ("32", 32), "dropout": ("0.1", 0.1),
-    "epochs": ("0.5", 0.5), "train_tokens": ("22e6", 22_000_000), "batch_size": ("7", 7), "learning_rate": ("1e-3", 0.001),
-    "warmup": ("0", 0.0), "weight_decay": ("0", 0.0), "beta1": ("0.7", 0.7), "beta2": ("0.9", 0.9), "grad_clip": ("2", 2.0),
-    "optimizer": ("adamw", "adamw"), "precision": ("fp32", "fp32"), "compile_model": ("False", False), "seed": ("0", 0),
-    "init_from": ("models/x", "models/x"), "log_interval": ("1", 1), "eval_interval": ("10", 10), "eval_tokens": ("1000", 1000),
-    "sample_prompt": ("An owl", "An owl"), "log_to": ("wandb", "wandb"), "models_dir": ("m", "m"),
+    "data_files": ("a.txt", "a.txt"),
+    "val_files": ("b.txt", "b.txt"),
+    "val_fraction": ("0.1", 0.1),
+    "vocab_size": ("300", 300),
+    "pattern": ("gpt2", "gpt2"),
+    "tokens_dir": ("t", "t"),
+    "model_name": ("owl", "owl"),
+    "d_model": ("128", 128),
+    "blocks": ("3", 3),
+    "num_heads": ("16", 16),
+    "hidden_dim": ("100", 100),
+    "max_seq_len": ("32", 32),
+    "dropout": ("0.1", 0.1),
+    "epochs": ("0.5", 0.5),
+    "train_tokens": ("22e6", 22_000_000),
+    "batch_size": ("7", 7),
+    "learning_rate": ("1e-3", 0.001),
+    "warmup": ("0", 0.0),
+    "weight_decay": ("0", 0.0),
+    "beta1": ("0.7", 0.7),
+    "beta2": ("0.9", 0.9),
+    "grad_clip": ("2", 2.0),
+    "optimizer": ("adamw", "adamw"),
+    "precision": ("fp32", "fp32"),
+    "compile_model": ("False", False),
+    "seed": ("0", 0),
+    "init_from": ("models/x", "models/x"),
+    "log_interval": ("1", 1),
+    "eval_interval": ("10", 10),
+    "eval_tokens": ("1000", 1000),
+    "sample_prompt": ("An owl", "An owl"),
+    "log_to": ("wandb", "wandb"),
+    "models_dir": ("m", "m"),
 }
 
 
@@ -85,10 +114,22 @@ def test_lists_of_files_can_stand_in_the_file(edited):
     assert load(path=edited(data_files='("a.txt", "b.txt")')).data_files == ["a.txt", "b.txt"]
 
 
-@pytest.mark.parametrize(("argument", "value"), [
-    ("--compile_model=false", False), ("--compile_model=True", True), ("--compile_model=1", True), ("--compile_model=0", False),
-    ("--vocab_size=1_000", 1000), ("--train_tokens=1.5e3", 1500), ("--epochs=3", 3.0), ("--model_name=None", "None"),
-    ("--sample_prompt=", ""), ("--sample_prompt=5", "5"), ("--train_tokens=9007199254740993", 9007199254740993)])
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("--compile_model=false", False),
+        ("--compile_model=True", True),
+        ("--compile_model=1", True),
+        ("--compile_model=0", False),
+        ("--vocab_size=1_000", 1000),
+        ("--train_tokens=1.5e3", 1500),
+        ("--epochs=3", 3.0),
+        ("--model_name=None", "None"),
+        ("--sample_prompt=", ""),
+        ("--sample_prompt=5", "5"),
+        ("--train_tokens=9007199254740993", 9007199254740993),
+    ],
+)
 def test_text_is_read_as_the_type_of_the_setting(argument, value):
     found = getattr(load(argument), argument[2:].split("=")[0])
     assert found == value and type(found) is type(value)
@@ -162,8 +203,10 @@ def test_a_syntax_error_in_the_file_is_one_line_with_its_place(line, edited):
     assert len(str(refused.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize("line", ["d_model = width", "d_model = 64 // 0", "d_model = int('wide')", "import no_such_package",
-                                  "d_model = batch_size.size"])
+@pytest.mark.parametrize(
+    "line",
+    ["d_model = width", "d_model = 64 // 0", "d_model = int('wide')", "import no_such_package", "d_model = batch_size.size"],
+)
 def test_an_error_while_the_file_runs_is_one_line_that_names_it(line, edited):
     with pytest.raises(UserError, match=r"TRAINCONFIG\.py") as refused:
         load(path=edited(append=line))
@@ -176,10 +219,26 @@ def test_a_file_that_is_no_text_is_one_line_that_names_it(tmp_path):
         load(path=tmp_path / "TRAINCONFIG.py")
 
 
-@pytest.mark.parametrize(("name", "value"), [
-    ("d_model", "'wide'"), ("d_model", "64.5"), ("d_model", "True"), ("d_model", "[64]"), ("d_model", "{}"), ("d_model", "id"),
-    ("learning_rate", "{}"), ("learning_rate", "True"), ("compile_model", "'maybe'"), ("compile_model", "[]"),
-    ("model_name", "5"), ("data_files", "[1]"), ("data_files", "3"), ("tokens_dir", "None"), ("data_files", "{'a.txt'}")])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("d_model", "'wide'"),
+        ("d_model", "64.5"),
+        ("d_model", "True"),
+        ("d_model", "[64]"),
+        ("d_model", "{}"),
+        ("d_model", "id"),
+        ("learning_rate", "{}"),
+        ("learning_rate", "True"),
+        ("compile_model", "'maybe'"),
+        ("compile_model", "[]"),
+        ("model_name", "5"),
+        ("data_files", "[1]"),
+        ("data_files", "3"),
+        ("tokens_dir", "None"),
+        ("data_files", "{'a.txt'}"),
+    ],
+)
 def test_a_wrong_type_in_the_file_is_refused(name, value, edited):
     with pytest.raises(UserError, match=f"{name} = .*: expected "):
         load(path=edited(**{name: value}))

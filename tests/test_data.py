@@ -41,8 +41,7 @@ def split_documents(content: bytes) -> list[bytes]:
 
 
 def expected_ids(tokenizer: Tokenizer, documents: list[bytes]) -> list[int]:
-    return [id for document in documents
-            for id in (tokenizer.eot_id, *tokenizer.encode_ordinary(document.decode()))]
+    return [id for document in documents for id in (tokenizer.eot_id, *tokenizer.encode_ordinary(document.decode()))]
 
 
 def files_of(folder) -> dict[str, bytes]:
@@ -127,17 +126,21 @@ def test_no_name_at_all_is_refused(nothing, texts, monkeypatch):
         find_sources(nothing)
 
 
-ODD_TEXT = (write_prose(3, seed=5) + "x" * 300 + "  \n\n \t  a    b\r\n\r\n1234567 12345 'll don't…naïve — “quoted” "
-            "日本語のテキスト \u3000\u00a0x\n\n\n<|endoftext|> in a line\n<|endoftext|>\n\nnew\n<|endoftext|>\nx<|endoftext|>\n"
-            "🦙🦙 ١٢٣٤٥ e\u0301 end \n \n")
+ODD_TEXT = (
+    write_prose(3, seed=5) + "x" * 300 + "  \n\n \t  a    b\r\n\r\n1234567 12345 'll don't…naïve — “quoted” "
+    "日本語のテキスト \u3000\u00a0x\n\n\n<|endoftext|> in a line\n<|endoftext|>\n\nnew\n<|endoftext|>\nx<|endoftext|>\n"
+    "🦙🦙 ١٢٣٤٥ e\u0301 end \n \n"
+)
 
 
 @pytest.mark.parametrize("pattern", ["gpt4", "gpt2", r"\w+|\W"])
 @pytest.mark.parametrize("block_bytes", [1, 7, 64, 1000])
 def test_tokens_do_not_depend_on_where_blocks_end_or_on_threads(pattern, block_bytes, tmp_path, tokenizer, monkeypatch):
     tokenizer = Tokenizer(tokenizer.merges, pattern=pattern)
-    sources = [Source(write_text(tmp_path, name, text), 0, len(text.encode()))
-               for name, text in (("a", ODD_TEXT), ("b", ODD_TEXT[::-1]))]
+    sources = [
+        Source(write_text(tmp_path, name, text), 0, len(text.encode()))
+        for name, text in (("a", ODD_TEXT), ("b", ODD_TEXT[::-1]))
+    ]
     expected = [id for text in (ODD_TEXT, ODD_TEXT[::-1]) for id in expected_ids(tokenizer, split_documents(text.encode()))]
     monkeypatch.setattr(data, "BLOCK_BYTES", block_bytes)
     blocks = list(read_blocks(sources, any_pattern=not tokenizer.is_native))
@@ -150,8 +153,27 @@ def test_tokens_do_not_depend_on_where_blocks_end_or_on_threads(pattern, block_b
 
 def test_random_texts_give_the_same_tokens_in_blocks_as_whole(tmp_path, tokenizer, monkeypatch):
     rng = random.Random(0)
-    parts = ["a", "word", " ", "  ", "\n", "\r\n", "\t", "1", "234", "'ll", "é", "日", "🦙", "\u0301", "\u3000", "!", "…",
-             f"\n{EOT}\n", EOT]
+    parts = [
+        "a",
+        "word",
+        " ",
+        "  ",
+        "\n",
+        "\r\n",
+        "\t",
+        "1",
+        "234",
+        "'ll",
+        "é",
+        "日",
+        "🦙",
+        "\u0301",
+        "\u3000",
+        "!",
+        "…",
+        f"\n{EOT}\n",
+        EOT,
+    ]
     for _ in range(60):
         text = "".join(rng.choices(parts, k=rng.randint(1, 120)))
         path = write_text(tmp_path, "text", text)
@@ -232,10 +254,16 @@ def test_replacing_has_the_file_on_disk_before_it_takes_the_name(tmp_path, monke
 
 
 def test_every_document_is_preceded_by_end_of_text_and_separators_are_those_of_the_design(tokenizer, tmp_path):
-    content = (f"{EOT}\nfirst\n{EOT}\n\nsecond, with an empty line before and behind it\n\n{EOT}\r\nthird ends in spaces  \r\n"
-               f"{EOT}\n{EOT}\nfourth has {EOT} in a line\n{EOT} at its start\nand its end {EOT}\n {EOT}\n{EOT}")
-    documents = ["first", "\nsecond, with an empty line before and behind it\n", "third ends in spaces  ",
-                 f"fourth has {EOT} in a line\n{EOT} at its start\nand its end {EOT}\n {EOT}"]
+    content = (
+        f"{EOT}\nfirst\n{EOT}\n\nsecond, with an empty line before and behind it\n\n{EOT}\r\nthird ends in spaces  \r\n"
+        f"{EOT}\n{EOT}\nfourth has {EOT} in a line\n{EOT} at its start\nand its end {EOT}\n {EOT}\n{EOT}"
+    )
+    documents = [
+        "first",
+        "\nsecond, with an empty line before and behind it\n",
+        "third ends in spaces  ",
+        f"fourth has {EOT} in a line\n{EOT} at its start\nand its end {EOT}\n {EOT}",
+    ]
     train, val = write_text(tmp_path, "train.txt", content), write_text(tmp_path, "val.txt", "validate\r\nthis\n")
     meta = write_token_files(tokenizer, find_sources(str(train)), tmp_path / "out", val_sources=find_sources(str(val)))
     found, held_out = np.load(tmp_path / "out" / "train.npy"), np.load(tmp_path / "out" / "val.npy")
@@ -254,8 +282,10 @@ def test_meta_json_tells_the_truth(tokenizer, text, text_file, tmp_path):
     assert said["tokens"] == {"train": len(train), "val": len(val)}
     assert said["documents"] == {"train": 180, "val": 20}
     assert said["documents"] == {name: int((ids == tokenizer.eot_id).sum()) for name, ids in (("train", train), ("val", val))}
-    assert said["bytes"] == {"train": len(tokenizer.decode_bytes(train)) - 180 * len(EOT),
-                             "val": len(tokenizer.decode_bytes(val)) - 20 * len(EOT)}
+    assert said["bytes"] == {
+        "train": len(tokenizer.decode_bytes(train)) - 180 * len(EOT),
+        "val": len(tokenizer.decode_bytes(val)) - 20 * len(EOT),
+    }
     assert sum(said["bytes"].values()) == sum(map(len, documents))
     assert said["vocab_size"] == 400
     assert said["tokenizer_sha256"] == hashlib.sha256((tmp_path / "tokenizer.json").read_bytes()).hexdigest()
@@ -266,7 +296,8 @@ def test_meta_json_tells_the_truth(tokenizer, text, text_file, tmp_path):
 @pytest.mark.parametrize("val_fraction", [0.05, 0.3])
 @pytest.mark.parametrize("block_bytes", [100, 4 << 20])
 def test_the_share_held_out_is_whole_documents_and_every_document_is_in_one_split(
-        tokenizer, text, text_file, tmp_path, monkeypatch, val_fraction, block_bytes):
+    tokenizer, text, text_file, tmp_path, monkeypatch, val_fraction, block_bytes
+):
     monkeypatch.setattr(data, "BLOCK_BYTES", block_bytes)
     meta = write_token_files(tokenizer, find_sources(str(text_file)), tmp_path, val_fraction=val_fraction, num_threads=2)
     written = {}
@@ -347,7 +378,8 @@ def test_progress_is_told_of_every_byte_of_the_files(tokenizer, text_file, text,
 
 @pytest.mark.parametrize("exists", [True, False])
 def test_an_error_in_the_middle_leaves_the_folder_as_it_was(
-        exists, tokenizer, other_tokenizer, text_file, tmp_path, monkeypatch):
+    exists, tokenizer, other_tokenizer, text_file, tmp_path, monkeypatch
+):
     monkeypatch.setattr(data, "BLOCK_BYTES", 10_000)
     before = {}
     if exists:
@@ -367,7 +399,8 @@ def test_an_error_in_the_middle_leaves_the_folder_as_it_was(
 
 @pytest.mark.parametrize("stopped_at", ["tokenizer.json", "train.npy", "val.npy", "meta.json"])
 def test_stopping_between_two_files_never_leaves_files_that_do_not_belong_together(
-        stopped_at, tokenizer, other_tokenizer, text_file, tmp_path, monkeypatch):
+    stopped_at, tokenizer, other_tokenizer, text_file, tmp_path, monkeypatch
+):
     """As after kill -9 while the files take their names: the folder loads as the old one, or says that it is incomplete."""
     write_token_files(other_tokenizer, find_sources(str(text_file)), tmp_path, val_fraction=0.1)
     replace = data.os.replace
@@ -417,6 +450,7 @@ def rewrite_meta(change):
         content = json.loads(path.read_text())
         change(content)
         path.write_text(json.dumps(content))
+
     return rewrite
 
 
@@ -511,7 +545,7 @@ def test_every_target_token_is_reached_in_time():
 def test_every_epoch_lays_whole_documents_behind_one_another_in_another_order(has_first_eot):
     rng, T, eot_id = np.random.default_rng(0), 9, 999
     documents = [list(range(10 * i, 10 * i + rng.integers(1, 10))) for i in range(40)]  # no id is there twice
-    ids = np.array([id for document in documents for id in (eot_id, *document)][not has_first_eot:], dtype=np.uint16)
+    ids = np.array([id for document in documents for id in (eot_id, *document)][not has_first_eot :], dtype=np.uint16)
     windows, neighbours = TrainingWindows(ids, eot_id, T, 1, seed=0), []
     for epoch in range(8):
         visited = epoch_of(windows, epoch)
@@ -519,7 +553,7 @@ def test_every_epoch_lays_whole_documents_behind_one_another_in_another_order(ha
         assert len(np.unique(targets)) == len(targets) > len(ids) - len(documents) - 2 * T
         inside = (visited[:, 1:] != eot_id) & (visited[:, :-1] != eot_id)
         assert (np.diff(visited, axis=1)[inside] == 1).mean() >= (1 if has_first_eot else 0.98)
-        around = [window[i - 1:i + 2].tolist() for window in visited for i in range(1, T) if window[i] == eot_id]
+        around = [window[i - 1 : i + 2].tolist() for window in visited for i in range(1, T) if window[i] == eot_id]
         assert all(before in [document[-1] for document in documents] for before, _, _ in around)
         assert all(after in [document[0] for document in documents] for _, _, after in around)
         neighbours.append({(before, after) for before, _, after in around})

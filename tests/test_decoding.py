@@ -17,8 +17,12 @@ with_kernel = pytest.mark.skipif(decoding._kernels is None, reason="the kernels 
 with_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 DECODERS = [pytest.param(KernelDecoder, marks=with_kernel), TorchDecoder]
 SHAPES = [  # vocabularies, widths and hidden layers that are and are not multiples of a vector
-    (400, {}), (37, {"d_model": 24, "num_heads": 3, "hidden_dim": 50}), (4096, {"d_model": 64, "num_heads": 8}),
-    (50, {"d_model": 10, "num_heads": 1, "blocks": 1}), (300, {"d_model": 80, "num_heads": 2, "blocks": 3})]
+    (400, {}),
+    (37, {"d_model": 24, "num_heads": 3, "hidden_dim": 50}),
+    (4096, {"d_model": 64, "num_heads": 8}),
+    (50, {"d_model": 10, "num_heads": 1, "blocks": 1}),
+    (300, {"d_model": 80, "num_heads": 2, "blocks": 3}),
+]
 
 
 def lively_model(vocab_size: int, **shape):
@@ -107,8 +111,12 @@ def test_with_a_context_the_memory_of_the_kernel_stays_as_it_is():
     for _ in range(20):
         decoder._read(np.full(10_000, 3), rows.numpy(), np.array([10_000]))
     assert resident_bytes() - used < 5e6  # without a bound 200,000 positions take 51 MB
-    torch.testing.assert_close(decoder.step(torch.tensor([4]), rows),
-                               logits_by_reading_anew(model, torch.tensor([[3] * 60 + [4]]), 8)[:, -1], atol=2e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        decoder.step(torch.tensor([4]), rows),
+        logits_by_reading_anew(model, torch.tensor([[3] * 60 + [4]]), 8)[:, -1],
+        atol=2e-5,
+        rtol=1e-5,
+    )
 
 
 def resident_bytes() -> int:
@@ -125,7 +133,7 @@ def test_a_model_in_half_precision_is_read_by_torch_to_its_rounding(dtype):
     assert isinstance(decoder, TorchDecoder)
     with torch.inference_mode():
         found = [decoder.read_prompts([ids[0, :30].tolist()])]
-        found += [decoder.step(ids[0, t:t + 1], torch.tensor([0])) for t in range(30, 40)]
+        found += [decoder.step(ids[0, t : t + 1], torch.tensor([0])) for t in range(30, 40)]
     torch.testing.assert_close(torch.cat(found).float(), expected[0, 29:], atol=0.1, rtol=0)
 
 
@@ -149,8 +157,9 @@ def test_the_kernel_refuses_what_it_cannot_read():
             read(*arguments)
     numbers = np.zeros(4, np.float32)
     with pytest.raises(ValueError, match="another size"):
-        decoding._kernels.Decoder(np.zeros((10, 4), np.float32), [(numbers,) * 4 + (np.zeros((8, 4), np.float32),) * 2],
-                                  numbers, numbers[:2], 1, 9, 0)
+        decoding._kernels.Decoder(
+            np.zeros((10, 4), np.float32), [(numbers,) * 4 + (np.zeros((8, 4), np.float32),) * 2], numbers, numbers[:2], 1, 9, 0
+        )
     with pytest.raises(ValueError, match="a context out of range"):
         KernelDecoder(model, 1, 2**62, 2**31)
 
@@ -170,8 +179,9 @@ def test_what_fills_a_short_prompt_up_sees_itself():
     assert decoder.bias(10).isfinite().any(-1).all()
 
 
-@pytest.mark.parametrize(("longest", "context", "positions"), [
-    (300, None, 300), (3000, 20, 20 + decoding.CHUNK), (100, 50, 100)])
+@pytest.mark.parametrize(
+    ("longest", "context", "positions"), [(300, None, 300), (3000, 20, 20 + decoding.CHUNK), (100, 50, 100)]
+)
 def test_the_caches_become_as_large_as_is_said_and_no_larger(longest, context, positions):
     model = lively_model(100, blocks=3)
     decoder = TorchDecoder(model, 2, longest, context)
@@ -201,4 +211,4 @@ def test_seeds_stops_and_every_setting_work_in_a_cuda_graph(sampling):
     assert first == again != other and len({tuple(row) for row in first}) == 4
     stop = first[0][50]
     stopped = model.generate([[3]] * 4, seed=1, stop_id=stop, **settings)
-    assert stopped == [row[:row.index(stop)] if stop in row else row for row in first]
+    assert stopped == [row[: row.index(stop)] if stop in row else row for row in first]

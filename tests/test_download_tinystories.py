@@ -74,8 +74,9 @@ def test_without_the_datasets_package_the_message_says_how_to_get_it(tmp_path, m
 def test_streamed_rows_become_documents(tmp_path, form):
     table = datasets.Dataset.from_dict({"text": TRAIN})
     table.to_json(tmp_path / "rows.json") if form == "json" else table.to_parquet(tmp_path / "rows.parquet")
-    rows = datasets.load_dataset(form, data_files=str(tmp_path / f"rows.{form}"), split="train", streaming=True,
-                                 cache_dir=str(tmp_path))
+    rows = datasets.load_dataset(
+        form, data_files=str(tmp_path / f"rows.{form}"), split="train", streaming=True, cache_dir=str(tmp_path)
+    )
     assert write_stories(rows, tmp_path / "stories.txt") == 3
     assert (tmp_path / "stories.txt").read_bytes() == TRAIN_FILE.encode()
 
@@ -108,12 +109,17 @@ def rows_then(failure):
     def rows():
         yield {"text": "A whole story."}
         raise failure
+
     return datasets.IterableDataset.from_generator(rows)
 
 
-@pytest.mark.parametrize("failure, line", [
-    (RuntimeError("the peer\nclosed"), r"Error: could not download .*RuntimeError: the peer closed.*network.*"),
-    (KeyboardInterrupt(), r"Stopped\.")])
+@pytest.mark.parametrize(
+    "failure, line",
+    [
+        (RuntimeError("the peer\nclosed"), r"Error: could not download .*RuntimeError: the peer closed.*network.*"),
+        (KeyboardInterrupt(), r"Stopped\."),
+    ],
+)
 def test_a_download_that_breaks_off_ends_in_one_line(tmp_path, monkeypatch, failure, line):
     monkeypatch.setattr(datasets, "load_dataset", lambda *args, **kwargs: rows_then(failure))
     with pytest.raises(SystemExit, match=f"^{line}$"), one_line_errors():

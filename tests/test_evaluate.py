@@ -27,7 +27,7 @@ def explicit_nats(model, ids: list[int], context: int) -> float:
     """Minus the log probability of every id but the first, from the logits of windows that do not overlap."""
     total = 0.0
     for start in range(0, len(ids) - 1, context):
-        window = ids[start:start + context + 1]
+        window = ids[start : start + context + 1]
         logits = model(torch.tensor([window[:-1]])).detach().double()[0]
         for t, target in enumerate(window[1:]):
             weights = [math.exp(logit) for logit in logits[t].tolist()]
@@ -44,7 +44,7 @@ def explicit_sliding_nats(model, ids: list[int], context: int, stride: int) -> f
     for place, target in enumerate(ids[1:], start=1):
         if place > end:
             end = min(end + stride, len(ids) - 1)
-        logits = model(torch.tensor([ids[max(0, end - context):place]])).detach().double()[0, -1]
+        logits = model(torch.tensor([ids[max(0, end - context) : place]])).detach().double()[0, -1]
         total += float(logits.logsumexp(0) - logits[target])
     return total
 
@@ -215,11 +215,13 @@ TEXT = "Once upon a time, Zoë found a lamp.\n<|endoftext|>\nThen she went home,
 @pytest.fixture
 def printed(run_here, model_folder, tmp_path, capsys):
     """Runs the command on TEXT and returns the lines that it prints."""
+
     def run_command(*arguments: str, folder=model_folder) -> list[str]:
         (tmp_path / "valid.txt").write_text(TEXT, encoding="utf-8")
         elsewhere = ["--plot", "picture.png"] if folder == model_folder else []  # that folder is all tests'
         run_here("alilama.evaluate", folder, "--data", "valid.txt", *elsewhere, *arguments)
         return capsys.readouterr().out.splitlines()
+
     return run_command
 
 
@@ -286,8 +288,12 @@ def test_yardsticks_measure_the_same_text(printed, tokenizer, ids):
     best = min(rows, key=lambda context: rows[context][5])
     text = TEXT.replace("\n<|endoftext|>\n", "").encode()
     ngram = ngram_bits_per_byte(ids, tokenizer.vocab_size, len(text))
-    for part in (f"gzip -9 {gzip_bits_per_byte(text):.3f}", f"xz -9e {xz_bits_per_byte(text):.3f}",
-                 f"a 4-gram model of the tokens {ngram:.3f} ", f"this model {rows[best][5]:.3f} (sliding, context {best})"):
+    for part in (
+        f"gzip -9 {gzip_bits_per_byte(text):.3f}",
+        f"xz -9e {xz_bits_per_byte(text):.3f}",
+        f"a 4-gram model of the tokens {ngram:.3f} ",
+        f"this model {rows[best][5]:.3f} (sliding, context {best})",
+    ):
         assert part in lines[-2]
 
 
@@ -307,16 +313,26 @@ def test_the_module_runs_as_a_command(run, model_folder, tmp_path):
     assert len(result.stdout.splitlines()) == 7
 
 
-@pytest.mark.parametrize(("content", "arguments", "message"), [
-    ("text", ["--context=0"], "--context 0"), ("text", ["--context=long"], "--context long"),
-    ("text", ["--context=8,,8"], "--context"), ("text", ["--context="], "--context"), ("text", ["--context=8,-8"], "--context"),
-    ("text", [f"--context={10 ** 30}"], "--context"),
-    ("text", ["--stride=0"], "--stride 0: expected at least 1"),
-    ("text", ["--stride=17"], "at most the shortest context, 16"),
-    ("text", ["--context=64,8", "--stride=9"], "--stride 9: expected at least 1 and at most the shortest context, 8"),
-    ("text", ["--stride=far"], "--stride"), ("text", ["--tokens=1"], "--tokens 1: expected at least 2"),
-    ("text", ["--tokens=-5"], "--tokens -5"), ("text", ["--tokens=few"], "--tokens"),
-    ("", [], "is empty"), ("<|endoftext|>\n", [], "valid.txt")])
+@pytest.mark.parametrize(
+    ("content", "arguments", "message"),
+    [
+        ("text", ["--context=0"], "--context 0"),
+        ("text", ["--context=long"], "--context long"),
+        ("text", ["--context=8,,8"], "--context"),
+        ("text", ["--context="], "--context"),
+        ("text", ["--context=8,-8"], "--context"),
+        ("text", [f"--context={10**30}"], "--context"),
+        ("text", ["--stride=0"], "--stride 0: expected at least 1"),
+        ("text", ["--stride=17"], "at most the shortest context, 16"),
+        ("text", ["--context=64,8", "--stride=9"], "--stride 9: expected at least 1 and at most the shortest context, 8"),
+        ("text", ["--stride=far"], "--stride"),
+        ("text", ["--tokens=1"], "--tokens 1: expected at least 2"),
+        ("text", ["--tokens=-5"], "--tokens -5"),
+        ("text", ["--tokens=few"], "--tokens"),
+        ("", [], "is empty"),
+        ("<|endoftext|>\n", [], "valid.txt"),
+    ],
+)
 def test_the_command_says_mistakes_in_one_line(content, arguments, message, refusal, model_folder, tmp_path):
     (tmp_path / "valid.txt").write_text(content)
     assert message in refusal("alilama.evaluate", model_folder, "--data", tmp_path / "valid.txt", *arguments)

@@ -34,7 +34,8 @@ class Peers:
         ours.save(folder / "tokenizer.json")
         self.ours = ours
         self.tiktoken = tiktoken.Encoding(
-            "test", pat_str=PATTERN_STRINGS[ours.pattern], mergeable_ranks=ranks, special_tokens=ours.special_tokens)
+            "test", pat_str=PATTERN_STRINGS[ours.pattern], mergeable_ranks=ranks, special_tokens=ours.special_tokens
+        )
         self.hugging_face = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
 
     def assert_agree(self, text: str):
@@ -71,7 +72,8 @@ def found_by_regex(expression: str, text: str) -> str:
 
 def found_by_tiktoken(expression: str, text: str) -> str:
     encoding = tiktoken.Encoding(
-        "test", pat_str=expression, mergeable_ranks={bytes([byte]): byte for byte in range(256)}, special_tokens={})
+        "test", pat_str=expression, mergeable_ranks={bytes([byte]): byte for byte in range(256)}, special_tokens={}
+    )
     return encoding.decode(encoding.encode_ordinary(text))  # it passes over what the pattern does not match
 
 
@@ -83,7 +85,7 @@ def found_by_tokenizers(expression: str, text: str) -> str:
 @cache
 def all_found(find, expression: str) -> frozenset[str]:
     """The characters that match an expression, as one library has it."""
-    chunks = ("".join(map(chr, ASSIGNED[i:i + CHUNK])) for i in range(0, len(ASSIGNED), CHUNK))
+    chunks = ("".join(map(chr, ASSIGNED[i : i + CHUNK])) for i in range(0, len(ASSIGNED), CHUNK))
     return frozenset(itertools.chain.from_iterable(find(expression, chunk) for chunk in chunks))
 
 
@@ -103,7 +105,7 @@ def test_libraries_disagree_on_no_character_but_those_that_one_of_them_does_not_
 def test_every_code_point_alone_is_encoded_as_in_tiktoken(both):
     peers = both["gpt4"]
     for i in range(0, len(CODE_POINTS), CHUNK):
-        chars = [chr(code_point) for code_point in CODE_POINTS[i:i + CHUNK]]
+        chars = [chr(code_point) for code_point in CODE_POINTS[i : i + CHUNK]]
         assert [peers.ours.encode_ordinary(char) for char in chars] == [peers.tiktoken.encode_ordinary(char) for char in chars]
 
 
@@ -111,7 +113,7 @@ def test_every_code_point_between_letters_digits_and_spaces_is_encoded_as_in_tik
     young, assigned = too_young(found_by_tiktoken) | too_young(found_by_tokenizers), set(ASSIGNED)
     code_points = CODE_POINTS if peers.ours.pattern == "gpt4" else ASSIGNED  # both patterns ask the same table
     for i in range(0, len(code_points), CHUNK):
-        chars = [chr(code_point) for code_point in code_points[i:i + CHUNK] if chr(code_point) not in young]
+        chars = [chr(code_point) for code_point in code_points[i : i + CHUNK] if chr(code_point) not in young]
         around = "a{0}b1{0}2 {0} \n'{0}{0}s\n" if code_points[i] in assigned else "a{0}1 "
         peers.assert_agree("".join(around.format(char) for char in chars))
 
@@ -119,11 +121,17 @@ def test_every_code_point_between_letters_digits_and_spaces_is_encoded_as_in_tik
 LETTERS = st.sampled_from("asdmtlveSDMTLVERxſKßİıéωʰª日한अกאب\U0001d400\U00020000")
 NUMBERS = st.sampled_from("0129٣१²½Ⅻ〇\U0001d7ce")
 SPACES = st.sampled_from([*" \t\n\r\v\f\x1c\x85\xa0\u1680\u2003\u2028\u2029\u3000", "\r\n", "  ", "\n\n", " \n", "\n "])
-OTHERS = st.sampled_from([*"'’!.-_<|€—\x00\x7f\u200b\u200d\ufeff\u0301\u093f\u180e\ue000\U0010ffff", "''",
-                          "👩\u200d👧", "👍🏽", "🇫🇷"])
-CONTRACTIONS = st.builds(lambda mark, word: mark + word, st.sampled_from("'’"), st.sampled_from(
-    [case(word) for word in ("s", "t", "re", "ve", "m", "ll", "d") for case in (str.lower, str.upper, str.title)]
-    + ["lL", "rE", "vE", "ſ", "l", "r", "v"]))
+OTHERS = st.sampled_from(
+    [*"'’!.-_<|€—\x00\x7f\u200b\u200d\ufeff\u0301\u093f\u180e\ue000\U0010ffff", "''", "👩\u200d👧", "👍🏽", "🇫🇷"]
+)
+CONTRACTIONS = st.builds(
+    lambda mark, word: mark + word,
+    st.sampled_from("'’"),
+    st.sampled_from(
+        [case(word) for word in ("s", "t", "re", "ve", "m", "ll", "d") for case in (str.lower, str.upper, str.title)]
+        + ["lL", "rE", "vE", "ſ", "l", "r", "v"]
+    ),
+)
 RUNS = st.builds(lambda unit, times: unit * times, LETTERS | NUMBERS | SPACES | OTHERS, st.integers(2, 70))
 ASCII = st.text(st.characters(max_codepoint=0x7F), max_size=70)
 STRINGS = st.lists(LETTERS | NUMBERS | SPACES | OTHERS | CONTRACTIONS | RUNS | ASCII | st.text(max_size=4), max_size=40)

@@ -163,8 +163,9 @@ def test_a_seed_gives_the_same_ids_and_none_gives_others(model):
     assert torch.equal(torch.get_rng_state(), state)  # samples in training must not change what is trained
 
 
-@pytest.mark.parametrize("setting", [{"temperature": 3.0}, {"top_k": 2}, {"top_p": 0.2}, {"min_p": 0.5},
-                                     {"repetition_penalty": 3.0}, {"context": 2}])
+@pytest.mark.parametrize(
+    "setting", [{"temperature": 3.0}, {"top_k": 2}, {"top_p": 0.2}, {"min_p": 0.5}, {"repetition_penalty": 3.0}, {"context": 2}]
+)
 def test_every_setting_changes_the_ids(model, setting):
     usual = {"max_new_tokens": 40, "temperature": 1.0, "seed": 1}
     assert list(stream_ids(model, [3], **usual)) != list(stream_ids(model, [3], **usual | setting))
@@ -195,7 +196,7 @@ def test_rows_of_a_batch_end_one_by_one(model):
     stop = next(id for id in full[0] if id not in full[1])
     steps = list(stream_batch(model, prompts, max_new_tokens=30, temperature=0, stop_id=stop))
     for row, whole in zip(zip(*steps, strict=True), full, strict=True):
-        expected = whole[:whole.index(stop)] if stop in whole else whole
+        expected = whole[: whole.index(stop)] if stop in whole else whole
         assert list(row) == expected + [None] * (len(steps) - len(expected))
     assert len(model.generate(prompts[:1], max_new_tokens=30, temperature=0, stop_id=stop)[0]) == full[0].index(stop)
 
@@ -206,7 +207,7 @@ def test_rows_that_stay_go_on_as_if_none_had_ended(model):
     stop = full[0][5]
     assert stop not in full[1][:40] and stop not in full[2][:40]
     written = model.generate(prompts, max_new_tokens=40, stop_id=stop, **settings)
-    assert written == [full[0][:full[0].index(stop)], full[1][:40], full[2][:40]]
+    assert written == [full[0][: full[0].index(stop)], full[1][:40], full[2][:40]]
 
 
 def test_a_batch_that_ends_at_once_is_empty(model):
@@ -252,18 +253,36 @@ def test_ids_stop_at_the_stop_id_which_is_not_given_out(model):
     written = list(stream_ids(model, [5, 80, 300], max_new_tokens=20, temperature=0))
     stop = written[7]
     stopped = list(stream_ids(model, [5, 80, 300], max_new_tokens=20, temperature=0, stop_id=stop))
-    assert stopped == written[:written.index(stop)]
+    assert stopped == written[: written.index(stop)]
 
 
 def test_texts_go_on_beyond_the_trained_length(model):
     assert len(list(stream_ids(model, [3], max_new_tokens=5 * model.config.max_seq_len, seed=0))) == 80
 
 
-@pytest.mark.parametrize("setting", [
-    {"max_new_tokens": 0}, {"max_new_tokens": 2**63}, {"temperature": -1.0}, {"temperature": math.nan},
-    {"temperature": math.inf}, {"top_k": 0}, {"top_k": -1}, {"top_p": 0.0}, {"top_p": 1.5}, {"top_p": math.nan},
-    {"seed": 10**30}, {"min_p": -0.1}, {"min_p": 1.1}, {"repetition_penalty": 0.0}, {"repetition_penalty": math.inf},
-    {"repetition_penalty": 1e-40}, {"context": 0}, {"context": -3}])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"max_new_tokens": 0},
+        {"max_new_tokens": 2**63},
+        {"temperature": -1.0},
+        {"temperature": math.nan},
+        {"temperature": math.inf},
+        {"top_k": 0},
+        {"top_k": -1},
+        {"top_p": 0.0},
+        {"top_p": 1.5},
+        {"top_p": math.nan},
+        {"seed": 10**30},
+        {"min_p": -0.1},
+        {"min_p": 1.1},
+        {"repetition_penalty": 0.0},
+        {"repetition_penalty": math.inf},
+        {"repetition_penalty": 1e-40},
+        {"context": 0},
+        {"context": -3},
+    ],
+)
 def test_settings_out_of_range_are_refused_in_one_line_that_names_them(model, setting):
     with pytest.raises(UserError, match=f"{next(iter(setting))} = .*: expected") as refused:
         next(stream_ids(model, [3], **setting))
@@ -342,10 +361,12 @@ EOT = BYTES_ONLY.eot_id
 @pytest.fixture
 def says(monkeypatch):
     """Makes a model whose texts go on as given."""
+
     def make(*contents: bytes) -> tuple:
         decoder = Says([[*content, EOT, EOT] for content in contents], BYTES_ONLY.vocab_size)
         monkeypatch.setattr(generate, "choose_decoder", lambda *args: decoder)
         return tiny_model(BYTES_ONLY.vocab_size), decoder
+
     return make
 
 
@@ -353,6 +374,7 @@ def says(monkeypatch):
 def say(says):
     def pieces(content: bytes, prompt="", **sampling) -> list[str]:
         return list(stream_text(says(content)[0], BYTES_ONLY, prompt, **{"max_new_tokens": 1000} | sampling))
+
     return pieces
 
 
@@ -408,11 +430,37 @@ def test_a_special_token_in_the_prompt_is_refused(model, tokenizer):
 
 
 def test_the_command_writes_the_prompt_and_then_the_text(run, model_folder, model, tokenizer):
-    arguments = ["-m", "alilama.generate", model_folder, "--prompt", "Once upon a time, Zoë", "--seed=3", "--max_new_tokens=30",
-                 "--temperature=0.9", "--top_k=50", "--top_p=0.95", "--min_p=0.01", "--repetition_penalty=1.1", "--context=9"]
+    arguments = [
+        "-m",
+        "alilama.generate",
+        model_folder,
+        "--prompt",
+        "Once upon a time, Zoë",
+        "--seed=3",
+        "--max_new_tokens=30",
+        "--temperature=0.9",
+        "--top_k=50",
+        "--top_p=0.95",
+        "--min_p=0.01",
+        "--repetition_penalty=1.1",
+        "--context=9",
+    ]
     result = run(*arguments)
-    text = "".join(stream_text(model, tokenizer, "Once upon a time, Zoë", seed=3, max_new_tokens=30, temperature=0.9, top_k=50,
-                               top_p=0.95, min_p=0.01, repetition_penalty=1.1, context=9))
+    text = "".join(
+        stream_text(
+            model,
+            tokenizer,
+            "Once upon a time, Zoë",
+            seed=3,
+            max_new_tokens=30,
+            temperature=0.9,
+            top_k=50,
+            top_p=0.95,
+            min_p=0.01,
+            repetition_penalty=1.1,
+            context=9,
+        )
+    )
     assert text
     assert (result.returncode, result.stdout, result.stderr) == (0, f"Once upon a time, Zoë{text}\n", "")
 
@@ -421,8 +469,10 @@ def test_the_command_writes_a_text_for_every_prompt(run, model_folder, model, to
     prompts = ["Once", "Tom and Mia went"]
     arguments = [f"--prompt={prompt}" for prompt in prompts]
     result = run("-m", "alilama.generate", *arguments, model_folder, "--seed=3", "--max_new_tokens=9")
-    texts = ["".join(pieces) for pieces in zip(prompts, *stream_texts(model, tokenizer, prompts, seed=3, max_new_tokens=9),
-                                               strict=True)]
+    texts = [
+        "".join(pieces)
+        for pieces in zip(prompts, *stream_texts(model, tokenizer, prompts, seed=3, max_new_tokens=9), strict=True)
+    ]
     assert (result.returncode, result.stdout, result.stderr) == (0, "\n\n".join(texts) + "\n", "")
 
 
@@ -433,11 +483,21 @@ def test_the_command_writes_to_a_terminal_that_lacks_a_character(run, model_fold
     assert result.stdout.startswith("Zo")
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    (["--temperature=-1"], "temperature = -1"), (["--top_k=0"], "top_k = 0"), (["--top_p=2"], "top_p = 2"),
-    (["--max_new_tokens=0"], "max_new_tokens = 0"), (["--prompt", "<|endoftext|>"], "special token"),
-    (["--seed", str(10**30)], "seed"), (["--min_p=2"], "min_p = 2"), (["--repetition_penalty=0"], "repetition_penalty = 0"),
-    (["--context=0"], "context = 0"), (["--max_new_tokens=10000000000000"], "set context = 16")])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--temperature=-1"], "temperature = -1"),
+        (["--top_k=0"], "top_k = 0"),
+        (["--top_p=2"], "top_p = 2"),
+        (["--max_new_tokens=0"], "max_new_tokens = 0"),
+        (["--prompt", "<|endoftext|>"], "special token"),
+        (["--seed", str(10**30)], "seed"),
+        (["--min_p=2"], "min_p = 2"),
+        (["--repetition_penalty=0"], "repetition_penalty = 0"),
+        (["--context=0"], "context = 0"),
+        (["--max_new_tokens=10000000000000"], "set context = 16"),
+    ],
+)
 def test_the_command_says_mistakes_in_one_line(arguments, message, refusal, model_folder, capsys):
     assert message in refusal("alilama.generate", model_folder, *arguments)
     assert capsys.readouterr().out == ""
@@ -454,7 +514,8 @@ def test_a_prompt_longer_than_memory_allows_is_one_line(model_folder, run, tmp_p
         "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (used + (500 << 20),) * 2)\n"
         "sys.argv = ['generate', sys.argv[1], '--prompt', 'word ' * 3_000_000]\n"
-        "runpy.run_module('alilama.generate', run_name='__main__')\n")
+        "runpy.run_module('alilama.generate', run_name='__main__')\n"
+    )
     result = run("long.py", model_folder)
     assert result.returncode == 1
     assert result.stderr.startswith("Error: ") and len(result.stderr.splitlines()) == 1, result.stderr[-500:]

@@ -25,8 +25,10 @@ def explicit_weights(model, ids):
     """Returns the weights of attention by the formula of the paper, number by number, from what the blocks project."""
     projected, T, H = [], len(ids), model.config.num_heads
     D = model.config.d_model // H
-    hooks = [block.attn.Wqkv.register_forward_hook(lambda module, inputs, qkv: projected.append(qkv[0].tolist()))
-             for block in model.blocks]
+    hooks = [
+        block.attn.Wqkv.register_forward_hook(lambda module, inputs, qkv: projected.append(qkv[0].tolist()))
+        for block in model.blocks
+    ]
     with torch.inference_mode():
         model(torch.tensor([ids]))
     for hook in hooks:
@@ -35,12 +37,14 @@ def explicit_weights(model, ids):
     for block, qkv in enumerate(projected):
         for h in range(H):
             for i in range(T):
-                q = qkv[i][h * D:(h + 1) * D]
-                keys = [qkv[j][(H + h) * D:(H + h + 1) * D] for j in range(i + 1)]
-                scores = [sum(a * b for a, b in zip(q, k, strict=True)) / math.sqrt(D) - 2 ** (-8 * (h + 1) / H) * (i - j)
-                          for j, k in enumerate(keys)]
+                q = qkv[i][h * D : (h + 1) * D]
+                keys = [qkv[j][(H + h) * D : (H + h + 1) * D] for j in range(i + 1)]
+                scores = [
+                    sum(a * b for a, b in zip(q, k, strict=True)) / math.sqrt(D) - 2 ** (-8 * (h + 1) / H) * (i - j)
+                    for j, k in enumerate(keys)
+                ]
                 exponentials = [math.exp(score - max(scores)) for score in scores]
-                weights[block, h, i, :i + 1] = torch.tensor(exponentials) / sum(exponentials)
+                weights[block, h, i, : i + 1] = torch.tensor(exponentials) / sum(exponentials)
     return weights
 
 

@@ -14,16 +14,28 @@ def rows_of(train, val):
     """Two rows for each evaluation, the training losses around the given one."""
     rows = []
     for i, (train_loss, val_loss) in enumerate(zip(train, val, strict=True)):
-        rows += [{"step": 2 * i + 1, "train_loss": train_loss + 0.1}, {"step": 2 * i + 2, "train_loss": train_loss - 0.1,
-                                                                      "val_loss": val_loss}]
+        rows += [
+            {"step": 2 * i + 1, "train_loss": train_loss + 0.1},
+            {"step": 2 * i + 2, "train_loss": train_loss - 0.1, "val_loss": val_loss},
+        ]
     return rows
 
 
-@pytest.mark.parametrize("train, val, expected", [
-    ([3, 2, 1], [2.0, 2.1, 2.2], True), ([9, 3, 2, 1], [2.5, 2.0, 2.1, 2.2], True), ([3, 2, 1], [2.0, 1.9, 2.2], False),
-    ([3, 2, 1], [2.0, 2.1, 2.0], False), ([1, 2, 3], [2.0, 2.1, 2.2], False), ([2, 1], [2.0, 2.1], False),
-    ([3, 1, 2], [2.0, 2.1, 2.2], False), ([9, 1, 2], [2.0, 2.1, 2.2], False), ([1, 3, 2], [2.0, 2.1, 2.2], False),
-    ([], [], False)])
+@pytest.mark.parametrize(
+    "train, val, expected",
+    [
+        ([3, 2, 1], [2.0, 2.1, 2.2], True),
+        ([9, 3, 2, 1], [2.5, 2.0, 2.1, 2.2], True),
+        ([3, 2, 1], [2.0, 1.9, 2.2], False),
+        ([3, 2, 1], [2.0, 2.1, 2.0], False),
+        ([1, 2, 3], [2.0, 2.1, 2.2], False),
+        ([2, 1], [2.0, 2.1], False),
+        ([3, 1, 2], [2.0, 2.1, 2.2], False),
+        ([9, 1, 2], [2.0, 2.1, 2.2], False),
+        ([1, 3, 2], [2.0, 2.1, 2.2], False),
+        ([], [], False),
+    ],
+)
 def test_memorizing_is_a_rising_validation_loss_under_a_falling_training_loss(train, val, expected):
     assert is_memorizing(rows_of(train, val)) == expected
 
@@ -37,8 +49,9 @@ def test_the_csv_holds_every_row_at_once_and_goes_on_behind_the_step(tmp_path, m
     log = Log(tmp_path, make_config(), 0)
     log.write(ROW)
     assert (tmp_path / "log.csv").read_text().splitlines()[0] == ",".join(COLUMNS)
-    assert read_log(tmp_path / "log.csv") == [{"step": 5, "tokens": 640, "epoch": 0.5, "train_loss": 2.5, "learning_rate": 0.01,
-                                              "tokens_per_s": 1000}]
+    assert read_log(tmp_path / "log.csv") == [
+        {"step": 5, "tokens": 640, "epoch": 0.5, "train_loss": 2.5, "learning_rate": 0.01, "tokens_per_s": 1000}
+    ]
     log.write(EVALUATED)
     log.write(ROW | {"step": 15})
     log.close()

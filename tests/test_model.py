@@ -70,8 +70,9 @@ def test_attention_sees_distances_and_no_absolute_positions():
     y, y_shifted = (attention(each, choose_attention(slopes, each.shape[1], 4))[:, -6:] for each in (x, shifted))
     # The zeros before it take weight but add nothing, so each head's output shrinks by a factor of its own: undo it by
     # comparing within a head, where a position embedding of any kind would show.
-    heads, heads_shifted = (torch.linalg.solve(attention.out_proj.weight, each.transpose(1, 2)).transpose(1, 2)
-                            for each in (y, y_shifted))
+    heads, heads_shifted = (
+        torch.linalg.solve(attention.out_proj.weight, each.transpose(1, 2)).transpose(1, 2) for each in (y, y_shifted)
+    )
     factors = (heads_shifted / heads).unflatten(-1, (8, 4))
     torch.testing.assert_close(factors, factors[..., :1].expand_as(factors), atol=1e-6, rtol=1e-6)
     assert (factors < 1).all() and (factors > 0).all()
@@ -202,8 +203,8 @@ def test_transformers_encodes_and_writes_the_same_text(tokenizer, model_folder):
     ids = [tokenizer.eot_id, *tokenizer.encode(prompt)]
     ours = list(stream_ids(load_model(model_folder)[0], ids, max_new_tokens=20, temperature=0, stop_id=tokenizer.eot_id))
     theirs = AutoModelForCausalLM.from_pretrained(model_folder).eval()
-    written = theirs.generate(torch.tensor([ids]), do_sample=False, max_new_tokens=20)[0, len(ids):]
-    assert ours and written.tolist()[:len(ours)] == ours
+    written = theirs.generate(torch.tensor([ids]), do_sample=False, max_new_tokens=20)[0, len(ids) :]
+    assert ours and written.tolist()[: len(ours)] == ours
 
 
 def test_gelu_is_exact_and_not_the_tanh_formula():

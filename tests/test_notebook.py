@@ -35,10 +35,24 @@ from alilama.plots import plot_attention
 NOTEBOOK = ROOT / "inference.ipynb"
 MAX_NOTEBOOK_BYTES = 600_000
 PROMPT = "Once upon a time, there was a little girl named Lily."  # in the notebook
-DEFAULTS = {"temperature": 0.8, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0, "max_new_tokens": 256,
-            "seed": 1}
-CHANGED = {"temperature": 0.5, "top_k": 3, "top_p": 0.25, "min_p": 0.5, "repetition_penalty": 2.0, "max_new_tokens": 40,
-           "seed": 7}
+DEFAULTS = {
+    "temperature": 0.8,
+    "top_k": 0,
+    "top_p": 1.0,
+    "min_p": 0.0,
+    "repetition_penalty": 1.0,
+    "max_new_tokens": 256,
+    "seed": 1,
+}
+CHANGED = {
+    "temperature": 0.5,
+    "top_k": 3,
+    "top_p": 0.25,
+    "min_p": 0.5,
+    "repetition_penalty": 2.0,
+    "max_new_tokens": 40,
+    "seed": 7,
+}
 
 
 @pytest.fixture(scope="module")
@@ -58,11 +72,12 @@ def executed(model_folder, tmp_path_factory):
         log.writerows(dict.fromkeys(COLUMNS, 1) | {"tokens": 1000 * step, "train_loss": 5 - step / 10} for step in range(1, 9))
     content = nbformat.read(NOTEBOOK, as_version=4)
     [writer] = [number for number, cell in enumerate(code_cells(content), 1) if cell.id == "writer"]
-    content.cells.append(nbformat.v4.new_code_cell(
-        f"text, *_, button, output = Out[{writer}].children\n"
-        "text.value = 'the cat'\n"
-        "button.click()\n"
-        "print(output.value)", id="extra"))
+    content.cells.append(
+        nbformat.v4.new_code_cell(
+            f"text, *_, button, output = Out[{writer}].children\ntext.value = 'the cat'\nbutton.click()\nprint(output.value)",
+            id="extra",
+        )
+    )
     with pytest.MonkeyPatch.context() as patch:  # a kernel of this interpreter, whatever kernels the machine has
         patch.setenv("PYTHONPATH", str(ROOT))
         patch.setenv("JUPYTER_PATH", str(folder))
@@ -133,7 +148,17 @@ def test_before_every_topic_stands_what_it_shows():
     assert cells[0].source.startswith("# ")
     assert [cell.cell_type for cell in cells[1:]] == ["markdown", "code"] * ((len(cells) - 1) // 2)
     assert [cell.id for cell in code_cells(SimpleNamespace(cells=cells))] == [
-        "choose", "write", "writer", "temperatures", "next", "sure", "attention", "viewer", "curves", "lengths"]
+        "choose",
+        "write",
+        "writer",
+        "temperatures",
+        "next",
+        "sure",
+        "attention",
+        "viewer",
+        "curves",
+        "lengths",
+    ]
 
 
 def test_the_model_cell_says_what_the_model_is(tiny, executed):
@@ -238,8 +263,10 @@ def test_the_columns_are_the_stories_of_their_temperatures(tiny, shown):
     notebook.compare_temperatures(*tiny, "the dog", iter(temperatures), seed=2, max_new_tokens=20)
     cells = [read(cell) for cell in re.findall("<td[^>]*width: 33%[^>]*>(.*?)</td>", shown[-1])]
     assert cells[:3] == [f"temperature {temperature}" for temperature in temperatures]
-    assert cells[3:] == ["the dog" + continuation(tiny, "the dog", temperature=temperature, seed=2, max_new_tokens=20)
-                         for temperature in temperatures]
+    assert cells[3:] == [
+        "the dog" + continuation(tiny, "the dog", temperature=temperature, seed=2, max_new_tokens=20)
+        for temperature in temperatures
+    ]
     assert len(set(cells[3:])) == 3
 
 
@@ -268,7 +295,7 @@ def test_every_token_is_shaded_by_its_probability(tiny):
     text = "Mia & Tom <ran> home.\nThe end"
     content = notebook.shade_text(model, tokenizer, text).data
     expected = token_probabilities(model, tokenizer, text)
-    found, legend = shades(content)[:len(expected)], shades(content)[len(expected):]
+    found, legend = shades(content)[: len(expected)], shades(content)[len(expected) :]
     assert read(content).startswith(text)
     assert [piece for piece, *_ in found] == [tokenizer.decode([token_id]) for token_id, _ in expected]
     assert [percent for _, percent, *_ in found] == pytest.approx([100 * probability for _, probability in expected], rel=0.01)
@@ -307,9 +334,14 @@ def test_the_loss_by_context_is_that_of_the_evaluation(tiny, text_file):
     assert "owl" in axes.get_title()
 
 
-@pytest.mark.parametrize(("changed", "message"), [
-    ({"contexts": ()}, "expected one or more lengths"), ({"contexts": (0, 128)}, r"contexts = \[0, 128\]: expected"),
-    ({"max_tokens": 1}, "max_tokens = 1: expected at least 2")])
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"contexts": ()}, "expected one or more lengths"),
+        ({"contexts": (0, 128)}, r"contexts = \[0, 128\]: expected"),
+        ({"max_tokens": 1}, "max_tokens = 1: expected at least 2"),
+    ],
+)
 def test_a_loss_that_cannot_be_drawn_is_explained(tiny, text_file, changed, message):
     with pytest.raises(UserError, match=message):
         notebook.loss_by_context(*tiny, [str(text_file)], **changed)

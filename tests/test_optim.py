@@ -36,8 +36,12 @@ def test_no_step_is_without_learning(make_config, warmup):
 def test_every_parameter_is_in_one_group_and_only_matrices_are_decayed(make_config, optimizer):
     model = tiny_model(50)
     optimizers = make_optimizers(model, make_config(optimizer=optimizer, weight_decay=0.3))
-    found = [(id(parameter), group["weight_decay"]) for each in optimizers for group in each.param_groups
-             for parameter in group["params"]]
+    found = [
+        (id(parameter), group["weight_decay"])
+        for each in optimizers
+        for group in each.param_groups
+        for parameter in group["params"]
+    ]
     expected = [(id(parameter), 0.3 if parameter.ndim == 2 else 0.0) for parameter in model.parameters()]
     assert sorted(found) == sorted(expected)
 

@@ -117,8 +117,10 @@ def test_any_name_of_a_model_can_be_drawn(name, tmp_path):
 # ---- evaluations ----
 
 
-SCORES = [(Score(nats=4, tokens=2, bytes=4), Score(nats=3, tokens=2, bytes=4)),
-          (Score(nats=3.5, tokens=2, bytes=4), Score(nats=2.5, tokens=2, bytes=4))]
+SCORES = [
+    (Score(nats=4, tokens=2, bytes=4), Score(nats=3, tokens=2, bytes=4)),
+    (Score(nats=3.5, tokens=2, bytes=4), Score(nats=2.5, tokens=2, bytes=4)),
+]
 
 
 def test_an_evaluation_shows_both_ways_by_context_and_the_trained_length():
@@ -132,9 +134,12 @@ def test_an_evaluation_shows_both_ways_by_context_and_the_trained_length():
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
     assert [label.split()[0] for label in labels] == ["non-overlapping", "sliding", "trained"] and "256" in labels[2]
     assert [(tick, label.get_text()) for tick, label in zip(axes.get_xticks(), axes.get_xticklabels(), strict=True)] == [
-        (128, "128"), (1024, "1024")]
+        (128, "128"),
+        (1024, "1024"),
+    ]
     assert axes.transData.transform((256, 0))[0] - axes.transData.transform((128, 0))[0] == pytest.approx(
-        axes.transData.transform((1024, 0))[0] - axes.transData.transform((512, 0))[0])  # each doubling is as wide
+        axes.transData.transform((1024, 0))[0] - axes.transData.transform((512, 0))[0]
+    )  # each doubling is as wide
     assert "owl" in axes.get_title()
 
 
@@ -166,8 +171,9 @@ def labels(axis):
     return [label.get_text() for label in axis.get_ticklabels()]
 
 
-@pytest.mark.parametrize(("token", "label"), [
-    (b" ", "␣"), (b"\n", "↵"), (b"\t", r"\t"), (b"\x00", r"\x00"), (b"$", "$"), (b"\xe2", r"\xe2")])
+@pytest.mark.parametrize(
+    ("token", "label"), [(b" ", "␣"), (b"\n", "↵"), (b"\t", r"\t"), (b"\x00", r"\x00"), (b"$", "$"), (b"\xe2", r"\xe2")]
+)
 def test_a_token_is_labelled_so_that_it_is_seen(token, label, tokenizer):
     assert token_label(tokenizer, tokenizer.encode_ordinary("a")[0]) == "a"
     assert token_label(tokenizer, token[0]) == label  # the first 256 ids are the bytes
@@ -211,7 +217,7 @@ def test_the_attention_of_a_layer_and_head_stands_beside_the_bias_of_the_head(ti
     [drawn], [bias] = left.images, right.images
     np.testing.assert_array_equal(drawn.get_array().filled(-1), np.where(future, -1, weights))
     i, j = np.indices(weights.shape)
-    np.testing.assert_allclose(bias.get_array().filled(1), np.where(future, 1, -(4.0 ** -head) * (i - j)))  # of 4 heads
+    np.testing.assert_allclose(bias.get_array().filled(1), np.where(future, 1, -(4.0**-head) * (i - j)))  # of 4 heads
     assert drawn.get_clim() == (0, 1) and bias.get_clim() == (-8, 0)  # always, so that heads can be compared
     assert figure.get_suptitle() == f"layer {layer} of 2, head {head} of 4, slope {slope}"
     assert slope in right.get_title()
@@ -239,10 +245,16 @@ def test_the_map_of_a_long_text_has_positions_and_no_tokens(tiny):
     assert "0" in labels(figure.axes[0].xaxis) and "<|endoftext|>" not in labels(figure.axes[0].xaxis)
 
 
-@pytest.mark.parametrize(("changed", "message"), [
-    ({"layer": 0}, "layer = 0: expected 1 to 2"), ({"layer": 3}, "layer = 3: expected 1 to 2"),
-    ({"head": 0}, "head = 0: expected 1 to 4"), ({"head": 5}, "head = 5: expected 1 to 4"),
-    ({"text": "x" * 3000}, r"the text has \d+ tokens: expected at most 1024")])
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"layer": 0}, "layer = 0: expected 1 to 2"),
+        ({"layer": 3}, "layer = 3: expected 1 to 2"),
+        ({"head": 0}, "head = 0: expected 1 to 4"),
+        ({"head": 5}, "head = 5: expected 1 to 4"),
+        ({"text": "x" * 3000}, r"the text has \d+ tokens: expected at most 1024"),
+    ],
+)
 def test_an_attention_that_cannot_be_drawn_is_explained(tiny, changed, message):
     with pytest.raises(UserError, match=message):
         plot_attention(*tiny, **{"text": "the dog"} | changed)

@@ -27,9 +27,25 @@ STEPS, B, T, SEED = 20, 8, 16, 3
 SHAPE = {"d_model": 32, "blocks": 1, "num_heads": 4, "dropout": 0.1}
 SETTINGS = SHAPE | {
     "optimizer": "adamw",
-    "max_seq_len": T, "batch_size": B, "train_tokens": STEPS * B * T, "learning_rate": 0.01, "warmup": 0.2, "grad_clip": 0.3,
-    "weight_decay": 0.1, "beta1": 0.9, "beta2": 0.95, "log_interval": 1, "eval_interval": 5, "eval_tokens": 300, "seed": SEED,
-    "precision": "fp32", "compile_model": False, "sample_prompt": "Once", "models_dir": "models", "model_name": "owl"}
+    "max_seq_len": T,
+    "batch_size": B,
+    "train_tokens": STEPS * B * T,
+    "learning_rate": 0.01,
+    "warmup": 0.2,
+    "grad_clip": 0.3,
+    "weight_decay": 0.1,
+    "beta1": 0.9,
+    "beta2": 0.95,
+    "log_interval": 1,
+    "eval_interval": 5,
+    "eval_tokens": 300,
+    "seed": SEED,
+    "precision": "fp32",
+    "compile_model": False,
+    "sample_prompt": "Once",
+    "models_dir": "models",
+    "model_name": "owl",
+}
 
 
 def arguments(**changed) -> list[str]:
@@ -37,8 +53,14 @@ def arguments(**changed) -> list[str]:
 
 
 def python(folder: Path, *command: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, *map(str, command)], cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)},
-                          capture_output=True, timeout=120, encoding="utf-8")
+    return subprocess.run(
+        [sys.executable, *map(str, command)],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        timeout=120,
+        encoding="utf-8",
+    )
 
 
 def read_log(folder: Path) -> list[dict[str, str]]:
@@ -55,8 +77,14 @@ def files_of(folder: Path) -> dict[str, bytes]:
 def made(text_file, tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
     """The folder in which tokenize_data.py was run, and how that went."""
     folder = tmp_path_factory.mktemp("made")
-    result = python(folder, ROOT / "tokenize_data.py", f"--data_files={text_file}", "--vocab_size=400", "--val_fraction=0.1",
-                    "--tokens_dir=tokens")
+    result = python(
+        folder,
+        ROOT / "tokenize_data.py",
+        f"--data_files={text_file}",
+        "--vocab_size=400",
+        "--val_fraction=0.1",
+        "--tokens_dir=tokens",
+    )
     return folder, result
 
 
@@ -84,6 +112,7 @@ def owl(trained, tmp_path) -> Path:
 def train_here(run_here, tokens_dir):
     def train(**changed):
         run_here("train.py", *arguments(**{"tokens_dir": tokens_dir} | changed))
+
     return train
 
 
@@ -91,12 +120,14 @@ def train_here(run_here, tokens_dir):
 def train_refused(refusal, tokens_dir):
     def train(progress=False, **changed) -> str:
         return refusal("train.py", *arguments(**{"tokens_dir": tokens_dir} | changed), progress=progress)
+
     return train
 
 
 @pytest.fixture
 def before_step(monkeypatch):
     """Calls something before the given step of training."""
+
     def call(step: int, action):
         batch = TrainingWindows.batch
 
@@ -104,7 +135,9 @@ def before_step(monkeypatch):
             if at == step:
                 action()
             return batch(self, at)
+
         monkeypatch.setattr(TrainingWindows, "batch", batch_and_more)
+
     return call
 
 
@@ -128,8 +161,15 @@ def test_train_leaves_a_model_that_learned_and_says_what_it_did(trained, tokens_
     folder, result = trained
     assert result.returncode == 0, result.stderr
     assert sorted(path.name for path in folder.iterdir()) == [
-        "config.json", "generation_config.json", "log.csv", "loss.png", "model.safetensors", "tokenizer.json",
-        "tokenizer_config.json", "training_state.pt"]
+        "config.json",
+        "generation_config.json",
+        "log.csv",
+        "loss.png",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "training_state.pt",
+    ]
     assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG")
     assert (folder / "tokenizer.json").read_bytes() == (tokens_dir / "tokenizer.json").read_bytes()
     model, tokenizer = load_model(folder)
@@ -148,7 +188,8 @@ def test_the_log_says_what_happened_at_every_step(trained, tokens_dir):
     assert [int(row["step"]) for row in rows] == list(range(1, STEPS + 1))
     assert [int(row["tokens"]) for row in rows] == [step * B * T for step in range(1, STEPS + 1)]
     assert [float(row["epoch"]) for row in rows] == pytest.approx(
-        [step * B / windows_per_epoch for step in range(1, STEPS + 1)], abs=1e-4)
+        [step * B / windows_per_epoch for step in range(1, STEPS + 1)], abs=1e-4
+    )
     # warm-up over 4 steps, then a line to zero over the other 16
     rates = [0.01 * (step + 1) / 5 for step in range(4)] + [0.01 * (16 - i) / 16 for i in range(16)]
     assert [float(row["learning_rate"]) for row in rows] == pytest.approx(rates, rel=0.01)
@@ -176,8 +217,9 @@ def test_a_model_that_gets_worse_does_not_replace_the_best_even_when_the_run_was
     save_weights, save_state = checkpoint.save_weights, checkpoint.save_state
     monkeypatch.setattr("alilama.evaluate.Score.loss", property(loss))
     monkeypatch.setattr(checkpoint, "save_weights", lambda folder, model: (saved.append(1), save_weights(folder, model)))
-    monkeypatch.setattr(checkpoint, "save_state", lambda folder, state: (
-        at_step.append((state["step"], len(saved))), save_state(folder, state)))
+    monkeypatch.setattr(
+        checkpoint, "save_state", lambda folder, state: (at_step.append((state["step"], len(saved))), save_state(folder, state))
+    )
     before_step(11, lambda: os.kill(os.getpid(), signal.SIGTERM))
     train_here()
     train_here()
@@ -206,7 +248,7 @@ def test_the_losses_are_those_of_a_training_loop_written_out(trained, tokens_dir
             for name, parameter in model.named_parameters():
                 gradient = gradients[name] * min(1, 0.3 / norm)
                 first[name] = 0.9 * first[name] + 0.1 * gradient
-                second[name] = 0.95 * second[name] + 0.05 * gradient ** 2
+                second[name] = 0.95 * second[name] + 0.05 * gradient**2
                 if parameter.ndim == 2:
                     parameter.mul_(1 - rate * 0.1)
                 mean, square = first[name] / (1 - 0.9 ** (step + 1)), second[name] / (1 - 0.95 ** (step + 1))
@@ -346,10 +388,28 @@ def test_text_to_train_on_is_no_text_to_validate_on(refusal, text_file):
     assert "in val_files" in refusal("tokenize_data.py", *files, "--tokens_dir=t")
 
 
-@pytest.mark.parametrize("changed", [
-    {"d_model": 64}, {"blocks": 2}, {"num_heads": 8}, {"hidden_dim": 64}, {"max_seq_len": 32}, {"dropout": 0.2},
-    {"batch_size": 4}, {"train_tokens": 5000}, {"learning_rate": 0.02}, {"warmup": 0.5}, {"weight_decay": 0.0}, {"beta1": 0.5},
-    {"beta2": 0.5}, {"grad_clip": 2.0}, {"optimizer": "muon"}, {"seed": 4}, {"precision": "bf16"}])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"d_model": 64},
+        {"blocks": 2},
+        {"num_heads": 8},
+        {"hidden_dim": 64},
+        {"max_seq_len": 32},
+        {"dropout": 0.2},
+        {"batch_size": 4},
+        {"train_tokens": 5000},
+        {"learning_rate": 0.02},
+        {"warmup": 0.5},
+        {"weight_decay": 0.0},
+        {"beta1": 0.5},
+        {"beta2": 0.5},
+        {"grad_clip": 2.0},
+        {"optimizer": "muon"},
+        {"seed": 4},
+        {"precision": "bf16"},
+    ],
+)
 def test_a_run_with_another_setting_is_refused_and_leaves_the_model(changed, owl, train_refused):
     before = files_of(owl)
     [name] = changed
@@ -412,22 +472,27 @@ def test_a_model_that_is_not_there_is_no_start(train_refused, refusal, text_file
 
 def test_a_mistake_ends_with_exit_code_1_and_one_line(run):
     for script, argument, found in (
-            ("tokenize_data.py", "--data_files=nowhere.txt", "data_files: 'nowhere.txt' leads to no file"),
-            ("train.py", "--tokens_dir=nowhere", "no token files in nowhere")):
+        ("tokenize_data.py", "--data_files=nowhere.txt", "data_files: 'nowhere.txt' leads to no file"),
+        ("train.py", "--tokens_dir=nowhere", "no token files in nowhere"),
+    ):
         result = run(ROOT / script, argument)
         assert result.returncode == 1 and result.stdout == ""
         assert result.stderr.startswith("Error: ") and found in result.stderr
         assert len(result.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize(("content", "changed", "message", "progress"), [
-    ("", {}, "is empty", False),
-    ("Once upon a time", {"vocab_size": 5000}, "vocab_size 5000 is more than this text can give", True),
-    ("Once upon a time", {"vocab_size": 256}, "vocab_size = 256: expected at least 257", False),
-    ("Once upon a time", {"pattern": "(", "vocab_size": 257}, "pattern '('", True),
-    ("x", {"vocab_size": 257}, "leaves nothing for", True),
-    ("Once upon a time", {"vocab_size": 257, "val_files": "nowhere"}, "val_files: 'nowhere' leads to no file", False),
-    ("Once upon a time", {"vocab_size": 257, "tokens_dir": "text.txt"}, "text.txt", True)])
+@pytest.mark.parametrize(
+    ("content", "changed", "message", "progress"),
+    [
+        ("", {}, "is empty", False),
+        ("Once upon a time", {"vocab_size": 5000}, "vocab_size 5000 is more than this text can give", True),
+        ("Once upon a time", {"vocab_size": 256}, "vocab_size = 256: expected at least 257", False),
+        ("Once upon a time", {"pattern": "(", "vocab_size": 257}, "pattern '('", True),
+        ("x", {"vocab_size": 257}, "leaves nothing for", True),
+        ("Once upon a time", {"vocab_size": 257, "val_files": "nowhere"}, "val_files: 'nowhere' leads to no file", False),
+        ("Once upon a time", {"vocab_size": 257, "tokens_dir": "text.txt"}, "text.txt", True),
+    ],
+)
 def test_tokenize_data_says_mistakes_in_one_line_and_writes_nothing(content, changed, message, progress, refusal, tmp_path):
     (tmp_path / "text.txt").write_text(content)
     settings = {"data_files": "text.txt", "tokens_dir": "tokens"} | changed
@@ -435,22 +500,32 @@ def test_tokenize_data_says_mistakes_in_one_line_and_writes_nothing(content, cha
     assert not (tmp_path / "tokens").exists() or not list((tmp_path / "tokens").iterdir())
 
 
-@pytest.mark.parametrize(("changed", "message"), [
-    ({"max_seq_len": 1_000_000}, "fewer than one window"), ({"num_heads": 5}, "num_heads = 5"),
-    ({"models_dir": "a_file"}, "a_file"), ({"learning_rate": "fast"}, "learning_rate = 'fast'"),
-    ({"sample_prompt": "<|endoftext|>"}, "sample_prompt")])
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"max_seq_len": 1_000_000}, "fewer than one window"),
+        ({"num_heads": 5}, "num_heads = 5"),
+        ({"models_dir": "a_file"}, "a_file"),
+        ({"learning_rate": "fast"}, "learning_rate = 'fast'"),
+        ({"sample_prompt": "<|endoftext|>"}, "sample_prompt"),
+    ],
+)
 def test_train_says_mistakes_in_one_line_before_it_starts(changed, message, train_refused, tmp_path):
     (tmp_path / "a_file").write_text("")
     assert message in train_refused(**changed)
 
 
-@pytest.mark.parametrize(("damage", "message"), [
-    (lambda folder: (folder / "meta.json").unlink(), "meta.json is missing"),
-    (lambda folder: (folder / "tokenizer.json").unlink(), "tokenize_data.py"),
-    (lambda folder: (folder / "tokenizer.json").write_text("{}"), "tokenizer.json"),
-    (lambda folder: Tokenizer([]).save(folder / "tokenizer.json"), "made by another tokenizer"),
-    (lambda folder: (folder / "train.npy").write_bytes((folder / "train.npy").read_bytes()[:-2]), "train.npy"),
-    (lambda folder: (folder / "val.npy").unlink(), "val.npy")])
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "meta.json").unlink(), "meta.json is missing"),
+        (lambda folder: (folder / "tokenizer.json").unlink(), "tokenize_data.py"),
+        (lambda folder: (folder / "tokenizer.json").write_text("{}"), "tokenizer.json"),
+        (lambda folder: Tokenizer([]).save(folder / "tokenizer.json"), "made by another tokenizer"),
+        (lambda folder: (folder / "train.npy").write_bytes((folder / "train.npy").read_bytes()[:-2]), "train.npy"),
+        (lambda folder: (folder / "val.npy").unlink(), "val.npy"),
+    ],
+)
 def test_damaged_token_files_end_the_training_in_one_line(damage, message, train_refused, tokens_dir, tmp_path):
     shutil.copytree(tokens_dir, tmp_path / "tokens")
     damage(tmp_path / "tokens")
@@ -468,8 +543,11 @@ def test_ids_beyond_the_vocabulary_end_the_training_in_one_line(split, train_ref
     assert f"{split}.npy" in message and "tokenize_data.py" in message
 
 
-@pytest.mark.parametrize("changed", [{}, {"eval_interval": 2}, {"train_tokens": 5 * B * T}, {"optimizer": "muon"}],
-                         ids=["as usual", "evaluated before it is noticed", "over before it is noticed", "muon"])
+@pytest.mark.parametrize(
+    "changed",
+    [{}, {"eval_interval": 2}, {"train_tokens": 5 * B * T}, {"optimizer": "muon"}],
+    ids=["as usual", "evaluated before it is noticed", "over before it is noticed", "muon"],
+)
 def test_a_loss_that_is_not_finite_ends_with_one_line_of_advice(changed, train_refused, tmp_path):
     message = train_refused(progress=True, **{"learning_rate": 1e30, "eval_interval": 1000, "warmup": 0.0} | changed)
     assert "not finite" in message and "smaller learning_rate" in message
@@ -541,8 +619,11 @@ def test_a_full_disk_ends_the_training_in_one_line(train_refused, monkeypatch):
 
 
 def test_a_terminal_that_lacks_a_character_does_not_stop_the_training(run, tokens_dir, tmp_path):
-    result = run(ROOT / "train.py", *arguments(tokens_dir=tokens_dir, sample_prompt="Zoë", train_tokens=2 * B * T),
-                 PYTHONIOENCODING="ascii")
+    result = run(
+        ROOT / "train.py",
+        *arguments(tokens_dir=tokens_dir, sample_prompt="Zoë", train_tokens=2 * B * T),
+        PYTHONIOENCODING="ascii",
+    )
     assert result.returncode == 0, result.stderr[-300:]
     assert (tmp_path / "models" / "owl" / "model.safetensors").exists()
 
@@ -563,16 +644,19 @@ def test_a_compiled_model_learns_the_same(train_here, tmp_path, capsys):
     train_here(compile_model=True, dropout=0.0, train_tokens=3 * B * T, model_name="compiled")
     assert "Not compiled" not in capsys.readouterr().out
     train_here(compile_model=False, dropout=0.0, train_tokens=3 * B * T, model_name="eager")
-    compiled, eager = ([float(row["train_loss"]) for row in read_log(tmp_path / "models" / name)]
-                       for name in ("compiled", "eager"))
+    compiled, eager = (
+        [float(row["train_loss"]) for row in read_log(tmp_path / "models" / name)] for name in ("compiled", "eager")
+    )
     assert compiled == pytest.approx(eager, abs=1e-4)
 
 
 def test_without_a_compiler_training_says_so_and_goes_on_as_if_it_had_not_tried(
-        train_here, tmp_path, monkeypatch, capsys, trained):
+    train_here, tmp_path, monkeypatch, capsys, trained
+):
     def no_compiler(function):
         def compiled(*inputs):
             raise RuntimeError("no C++ compiler found\nand a long story about it")
+
         return compiled
 
     monkeypatch.setattr(torch, "compile", no_compiler)
@@ -591,8 +675,9 @@ def test_several_processes_learn_what_one_does_and_stop_and_go_on_together(train
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     outputs = []
     for script in (["stops.py", "SIGTERM", "7"], [ROOT / "train.py"]):
-        result = subprocess.run([*command, *script, *settings], cwd=tmp_path, env=environment, capture_output=True, timeout=200,
-                                encoding="utf-8")
+        result = subprocess.run(
+            [*command, *script, *settings], cwd=tmp_path, env=environment, capture_output=True, timeout=200, encoding="utf-8"
+        )
         assert result.returncode == 0, result.stderr
         outputs.append(result.stdout)
     assert outputs[0].count("Stopped at step 8 of 20 and saved") == 1
@@ -611,8 +696,13 @@ def test_a_batch_that_processes_cannot_share_is_refused(train_refused, monkeypat
 
 def test_a_model_that_memorizes_is_told_so_with_what_to_change(train_here, tmp_path, capsys, text_file, run_here):
     (tmp_path / "one.txt").write_text("Ba ke lin mo ra sto. " * 20, encoding="utf-8")
-    run_here("tokenize_data.py", f"--data_files={tmp_path / 'one.txt'}", f"--val_files={text_file}", "--vocab_size=270",
-             f"--tokens_dir={tmp_path / 'few'}")
+    run_here(
+        "tokenize_data.py",
+        f"--data_files={tmp_path / 'one.txt'}",
+        f"--val_files={text_file}",
+        "--vocab_size=270",
+        f"--tokens_dir={tmp_path / 'few'}",
+    )
     train_here(tokens_dir=tmp_path / "few", train_tokens=80 * B * T, eval_interval=5, dropout=0.0)
     said = [line for line in capsys.readouterr().out.splitlines() if "memorizing" in line]
     assert said and "--train_tokens=" in said[0] and "fewer blocks" in said[0] and "more text" in said[0]

@@ -74,7 +74,7 @@ def cut(pattern: str, text: bytes) -> list[bytes]:
     """The pieces of a text by the `regex` package, gaps included."""
     string, pieces, start = text.decode("utf-8", "surrogateescape"), [], 0
     for match in regex.finditer(PATTERN_STRINGS.get(pattern, pattern), string):
-        pieces += [string[start:match.start()], match[0]]
+        pieces += [string[start : match.start()], match[0]]
         start = match.end()
     return [piece.encode("utf-8", "surrogateescape") for piece in [*pieces, string[start:]] if piece]
 
@@ -82,8 +82,9 @@ def cut(pattern: str, text: bytes) -> list[bytes]:
 def tiktoken_of(tok: Tokenizer, pattern: str) -> tiktoken.Encoding:
     """A tiktoken.Encoding built from nothing but the tokenizer's bytes."""
     ranks = {tok.token_bytes(i): i for i in range(256 + len(tok.merges))}
-    return tiktoken.Encoding("test", pat_str=PATTERN_STRINGS.get(pattern, pattern), mergeable_ranks=ranks,
-                             special_tokens=tok.special_tokens)
+    return tiktoken.Encoding(
+        "test", pat_str=PATTERN_STRINGS.get(pattern, pattern), mergeable_ranks=ranks, special_tokens=tok.special_tokens
+    )
 
 
 @pytest.fixture(scope="module", params=["gpt4", "gpt2", LETTERS_AND_REST])
@@ -174,19 +175,42 @@ def test_training_does_not_depend_on_the_number_of_threads(pattern, num_threads,
     assert Tokenizer.train_from_iterator(texts, 900, pattern=pattern, num_threads=num_threads).merges == whole.merges
 
 
-TROUBLE = ["a", "b", "é", "日", "1", "٣", " ", "  ", "\n", "\r\n", "\r", "\xa0", "\u2028", "!", "'s", "'", "—", "🙂", "\u0301",
-           "ab a"]
+TROUBLE = [
+    "a",
+    "b",
+    "é",
+    "日",
+    "1",
+    "٣",
+    " ",
+    "  ",
+    "\n",
+    "\r\n",
+    "\r",
+    "\xa0",
+    "\u2028",
+    "!",
+    "'s",
+    "'",
+    "—",
+    "🙂",
+    "\u0301",
+    "ab a",
+]
 SEPARATING = ["\n<|endoftext|>\n", "<|endoftext|>", "<|endoftext|>\r\n", "<|end", "oftext|>"]
 
 
 @pytest.mark.parametrize("pattern", ["gpt4", "gpt2", LETTERS_AND_REST])
 @settings(examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(parts=st.lists(st.sampled_from(TROUBLE + SEPARATING), min_size=1, max_size=60), block_bytes=st.integers(1, 64),
-       broken=st.binary(max_size=3))
+@given(
+    parts=st.lists(st.sampled_from(TROUBLE + SEPARATING), min_size=1, max_size=60),
+    block_bytes=st.integers(1, 64),
+    broken=st.binary(max_size=3),
+)
 def test_training_does_not_depend_on_how_files_are_cut_into_blocks(pattern, parts, block_bytes, broken, tmp_path, monkeypatch):
     path = tmp_path / "text.txt"
     data = "".join(parts).encode()
-    path.write_bytes(data[:len(data) // 2] + broken + data[len(data) // 2:])
+    path.write_bytes(data[: len(data) // 2] + broken + data[len(data) // 2 :])
     whole = train_fully(train_files(str(path), pattern))
     with monkeypatch.context() as patch:
         patch.setattr(alilama.data, "BLOCK_BYTES", block_bytes)
@@ -195,8 +219,9 @@ def test_training_does_not_depend_on_how_files_are_cut_into_blocks(pattern, part
 
 @pytest.mark.parametrize("pattern", ["gpt4", WHOLE])
 def test_a_block_may_end_inside_a_separator_or_what_looks_like_one(pattern, tmp_path, monkeypatch):
-    data = (b"!!\n<|endoftext|>??\n\n<|endoftext|>\r\n::\r\n<|endoftext|>\r;;\n<|endoftext|> ,,\n<|endoftext|>\n\n--\n"
-            b"<|endoftext|>")
+    data = (
+        b"!!\n<|endoftext|>??\n\n<|endoftext|>\r\n::\r\n<|endoftext|>\r;;\n<|endoftext|> ,,\n<|endoftext|>\n\n--\n<|endoftext|>"
+    )
     path = tmp_path / "text.txt"
     path.write_bytes(data)
     documents = [stretch for document in naive_documents(data) for stretch in document.split(SEPARATOR)]
@@ -230,28 +255,31 @@ def test_a_very_long_piece_or_line_can_be_learned_from(tmp_path):
 # ---- documents and special tokens in the text that is learned from ----
 
 
-@pytest.mark.parametrize("data, documents", [
-    (b"!\n<|endoftext|>\n?", [b"!", b"?"]),
-    (b"!\r\n<|endoftext|>\r\n?", [b"!", b"?"]),
-    (b"!!\n\n<|endoftext|>\n\n??", [b"!!\n", b"\n??"]),
-    (b"!!\r\n\r\n<|endoftext|>\r\n\r\n??", [b"!!\r\n", b"\r\n??"]),
-    (b"<|endoftext|>\n!!\n\n", [b"!!\n\n"]),
-    (b"<|endoftext|>\r\n!!\n", [b"!!\n"]),
-    (b"!!\n<|endoftext|>", [b"!!"]),
-    (b"!!\r\n<|endoftext|>\r\n", [b"!!"]),
-    (b"!!\n<|endoftext|>\n<|endoftext|>\n??\n", [b"!!", b"??\n"]),
-    (b"!!\n<|endoftext|>\n\n<|endoftext|>\n??", [b"!!", b"??"]),
-    (b"!!\n<|endoftext|>\n\n\n<|endoftext|>\n??", [b"!!", b"\n", b"??"]),
-    (b"!! <|endoftext|>\n??", [b"!! ", b"\n??"]),  # not a line of its own: a special token, which cuts and no more
-    (b"!!\n <|endoftext|>\n??", [b"!!\n ", b"\n??"]),
-    (b"!!\n<|endoftext|> \n??", [b"!!\n", b" \n??"]),
-    (b"!!\n<|endoftext|>\r??", [b"!!\n", b"\r??"]),
-    (b"!!\r<|endoftext|>\n??", [b"!!\r", b"\n??"]),
-    (b"!!\n<|endoftext|><|endoftext|>\n??", [b"!!\n", b"\n??"]),
-    (b"!!\n<|endoftext|>\r\r\n??", [b"!!\n", b"\r\r\n??"]),
-    (b"!!\n<|endoftext|", [b"!!\n<|endoftext|"]),
-    (b"!!\n\xff<|endoftext|>\n??", [b"!!\n\xff", b"\n??"]),
-])
+@pytest.mark.parametrize(
+    "data, documents",
+    [
+        (b"!\n<|endoftext|>\n?", [b"!", b"?"]),
+        (b"!\r\n<|endoftext|>\r\n?", [b"!", b"?"]),
+        (b"!!\n\n<|endoftext|>\n\n??", [b"!!\n", b"\n??"]),
+        (b"!!\r\n\r\n<|endoftext|>\r\n\r\n??", [b"!!\r\n", b"\r\n??"]),
+        (b"<|endoftext|>\n!!\n\n", [b"!!\n\n"]),
+        (b"<|endoftext|>\r\n!!\n", [b"!!\n"]),
+        (b"!!\n<|endoftext|>", [b"!!"]),
+        (b"!!\r\n<|endoftext|>\r\n", [b"!!"]),
+        (b"!!\n<|endoftext|>\n<|endoftext|>\n??\n", [b"!!", b"??\n"]),
+        (b"!!\n<|endoftext|>\n\n<|endoftext|>\n??", [b"!!", b"??"]),
+        (b"!!\n<|endoftext|>\n\n\n<|endoftext|>\n??", [b"!!", b"\n", b"??"]),
+        (b"!! <|endoftext|>\n??", [b"!! ", b"\n??"]),  # not a line of its own: a special token, which cuts and no more
+        (b"!!\n <|endoftext|>\n??", [b"!!\n ", b"\n??"]),
+        (b"!!\n<|endoftext|> \n??", [b"!!\n", b" \n??"]),
+        (b"!!\n<|endoftext|>\r??", [b"!!\n", b"\r??"]),
+        (b"!!\r<|endoftext|>\n??", [b"!!\r", b"\n??"]),
+        (b"!!\n<|endoftext|><|endoftext|>\n??", [b"!!\n", b"\n??"]),
+        (b"!!\n<|endoftext|>\r\r\n??", [b"!!\n", b"\r\r\n??"]),
+        (b"!!\n<|endoftext|", [b"!!\n<|endoftext|"]),
+        (b"!!\n\xff<|endoftext|>\n??", [b"!!\n\xff", b"\n??"]),
+    ],
+)
 @pytest.mark.parametrize("pattern", ["gpt4", "gpt2", WHOLE])
 def test_documents_are_cut_at_separator_lines_and_at_special_tokens(data, documents, pattern, tmp_path):
     path = tmp_path / "text.txt"
@@ -262,8 +290,11 @@ def test_documents_are_cut_at_separator_lines_and_at_special_tokens(data, docume
 
 @pytest.mark.parametrize("pattern", ["gpt4", WHOLE])
 @settings(examples(100), suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(parts=st.lists(st.sampled_from(["!", "!?", "\n", "\r\n", "\r", " ", "x", EOT, EOT, EOT + "\n", "\n" + EOT]),
-                      min_size=1, max_size=12))
+@given(
+    parts=st.lists(
+        st.sampled_from(["!", "!?", "\n", "\r\n", "\r", " ", "x", EOT, EOT, EOT + "\n", "\n" + EOT]), min_size=1, max_size=12
+    )
+)
 def test_learning_from_a_file_is_learning_from_its_documents(pattern, parts, tmp_path):
     path = tmp_path / "text.txt"
     path.write_bytes("".join(parts).encode())
@@ -384,9 +415,18 @@ def test_pieces_of_every_length_are_merged_lowest_rank_first_and_leftmost(size):
 def test_encoding_is_that_of_tiktoken_and_of_tokenizers(tok, tmp_path):
     tok.save(tmp_path / "tokenizer.json")
     hugging_face = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
-    texts = [TEXT, mixed_text(seed=14, num_words=5000), mixed_bytes(seed=15, size=50_000).decode("utf-8", "replace"),
-             "", " ", "a", "".join(map(chr, range(0x20, 0x250))), "'S'ſ'LL'll'Ve'VE'rE'sx'",
-             string.printable * 3, "\U0010ffff\ue000\x00\x7f"]
+    texts = [
+        TEXT,
+        mixed_text(seed=14, num_words=5000),
+        mixed_bytes(seed=15, size=50_000).decode("utf-8", "replace"),
+        "",
+        " ",
+        "a",
+        "".join(map(chr, range(0x20, 0x250))),
+        "'S'ſ'LL'll'Ve'VE'rE'sx'",
+        string.printable * 3,
+        "\U0010ffff\ue000\x00\x7f",
+    ]
     for text in texts:
         ids = tok.encode(text)
         assert ids == tiktoken_of(tok, tok.pattern).encode(text)
@@ -424,7 +464,7 @@ def test_encoding_does_not_read_past_the_end_of_the_text_nor_remember_it(tok):
     for stop in range(len(text) + 1):
         assert tok.encode(text[:stop]) == other.encode(text[:stop])
         assert tok.encode(text[stop:]) == other.encode(text[stop:])
-        assert tok.encode(text[stop:stop + 9]) == other.encode(text[stop:stop + 9])
+        assert tok.encode(text[stop : stop + 9]) == other.encode(text[stop : stop + 9])
 
 
 def test_pieces_with_zero_bytes_are_not_taken_for_shorter_ones():
@@ -495,7 +535,7 @@ def test_encode_to_numpy_is_encode_ordinary(tok):
 @pytest.mark.parametrize("pattern", ["gpt4", "gpt2", WHOLE])
 def test_ids_are_16_bits_up_to_65536_tokens_and_32_above(vocab_size, dtype, pattern):
     merges = sorted(itertools.product(range(256), repeat=2), key=lambda pair: pair == (122, 122))  # "zz" last
-    merges = [*merges[:vocab_size - 258], (122, 122)]
+    merges = [*merges[: vocab_size - 258], (122, 122)]
     tok = Tokenizer(merges, pattern=pattern)
     assert tok.vocab_size == vocab_size
     ids = tok.encode_to_numpy("zz zzzz")
@@ -512,9 +552,11 @@ APART = [token for token in SPECIAL_TOKENS if token != "<|user|>!"]
 
 @pytest.mark.parametrize("pattern", ["gpt4", LETTERS_AND_REST])
 @examples(300)
-@given(parts=st.lists(st.sampled_from([*APART, "<|user", "|>", "a", " ", "den grå"]), max_size=8),
-       allowed=st.sets(st.sampled_from(APART)) | st.sampled_from(["all", ("<|user|>",), {"a", EOT}]),
-       disallowed=st.sets(st.sampled_from(APART)) | st.sampled_from(["all", (), {"a"}, ["|>"]]))
+@given(
+    parts=st.lists(st.sampled_from([*APART, "<|user", "|>", "a", " ", "den grå"]), max_size=8),
+    allowed=st.sets(st.sampled_from(APART)) | st.sampled_from(["all", ("<|user|>",), {"a", EOT}]),
+    disallowed=st.sets(st.sampled_from(APART)) | st.sampled_from(["all", (), {"a"}, ["|>"]]),
+)
 def test_allowed_and_disallowed_special_tokens_mean_what_they_mean_in_tiktoken(pattern, parts, allowed, disallowed):
     tok, other = set_apart(pattern)
     text = "".join(parts)
@@ -629,7 +671,7 @@ def test_errors_says_what_becomes_of_bytes_that_are_no_text():
         tok.decode(ids, errors="strict")
 
 
-@pytest.mark.parametrize("id", [-1, 258, 2**16, 2**16 + 97, 2**32, 2**32 + 97, 2**63 - 1, -2**63, 2**63, 2**64 + 97, 10**30])
+@pytest.mark.parametrize("id", [-1, 258, 2**16, 2**16 + 97, 2**32, 2**32 + 97, 2**63 - 1, -(2**63), 2**63, 2**64 + 97, 10**30])
 def test_ids_out_of_range_are_refused(id):
     tok = Tokenizer([(97, 98)])
     for call in (lambda: tok.decode([97, 98, id]), lambda: tok.decode_bytes([id]), lambda: tok.token_bytes(id)):
@@ -710,9 +752,15 @@ def test_a_saved_tokenizer_comes_back_the_same(pattern, tmp_path):
 
 def test_sha256_tells_apart_what_encodes_differently():
     base = [(97, 98), (99, 100)]
-    different = [Tokenizer(base), Tokenizer(base[::-1]), Tokenizer(base[:1]), Tokenizer(base, pattern="gpt2"),
-                 Tokenizer(base, pattern=WHOLE), Tokenizer(base, special_tokens=(EOT, "<x>")),
-                 Tokenizer(base, special_tokens=("<x>", EOT))]
+    different = [
+        Tokenizer(base),
+        Tokenizer(base[::-1]),
+        Tokenizer(base[:1]),
+        Tokenizer(base, pattern="gpt2"),
+        Tokenizer(base, pattern=WHOLE),
+        Tokenizer(base, special_tokens=(EOT, "<x>")),
+        Tokenizer(base, special_tokens=("<x>", EOT)),
+    ]
     assert len({tok.sha256 for tok in different}) == len(different)
     assert Tokenizer(base).sha256 == Tokenizer(tuple(base), special_tokens=[EOT], pattern="gpt4").sha256
 
@@ -720,8 +768,10 @@ def test_sha256_tells_apart_what_encodes_differently():
 def test_a_saved_tokenizer_can_be_read_by_transformers(tok, tmp_path):
     tok.save(tmp_path / "tokenizer.json")
     text = TEXT[:20_000]
-    for other in (transformers.PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json")),
-                  transformers.AutoTokenizer.from_pretrained(tmp_path)):
+    for other in (
+        transformers.PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json")),
+        transformers.AutoTokenizer.from_pretrained(tmp_path),
+    ):
         assert len(other) == tok.vocab_size
         assert other(text)["input_ids"] == tok.encode(text)
         assert other.decode(tok.encode(text), clean_up_tokenization_spaces=False) == text
@@ -765,18 +815,37 @@ def test_a_changed_tokenizer_file_is_refused_or_is_what_it_says(tmp_path):
     for _ in range(250):
         changed = bytearray(data)
         if rng.random() < 0.5:
-            changed[rng.randrange(len(data))] = rng.choice(b"0123456789\"{}[],: abc\\\xff\x00-")
+            changed[rng.randrange(len(data))] = rng.choice(b'0123456789"{}[],: abc\\\xff\x00-')
         else:
             start = rng.randrange(len(data))
-            del changed[start:start + rng.choice([1, 2, 30, 500])]
+            del changed[start : start + rng.choice([1, 2, 30, 500])]
         path.write_bytes(changed)
         assert_loaded_as_written_or_refused(path)
 
 
-@pytest.mark.parametrize("content", [
-    b"", b"\x00" * 1000, b"\xff\xfe\x00", b"PK\x03\x04", b"\x93NUMPY\x01\x00v\x00", b"null", b"[]", b"{}", b"3", b'"tokenizer"',
-    b"NaN", b"hello", b'{"model": null}', b'{"model": "\\ud800"}', b'{"model": {"type": "BPE"}}', b"9" * 10_000, b"[" * 100_000,
-    b'{"a":' * 50_000])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x00" * 1000,
+        b"\xff\xfe\x00",
+        b"PK\x03\x04",
+        b"\x93NUMPY\x01\x00v\x00",
+        b"null",
+        b"[]",
+        b"{}",
+        b"3",
+        b'"tokenizer"',
+        b"NaN",
+        b"hello",
+        b'{"model": null}',
+        b'{"model": "\\ud800"}',
+        b'{"model": {"type": "BPE"}}',
+        b"9" * 10_000,
+        b"[" * 100_000,
+        b'{"a":' * 50_000,
+    ],
+)
 def test_a_file_that_is_no_tokenizer_is_refused(content, tmp_path):
     path = tmp_path / "tokenizer.json"
     path.write_bytes(content)
@@ -794,23 +863,57 @@ REMOVED = object()
 SPLIT, BYTE_LEVEL = "pre_tokenizer pretokenizers 0", "pre_tokenizer pretokenizers 1"
 
 
-@pytest.mark.parametrize("place, value", [
-    *((place, REMOVED) for place in (
-        "model", "pre_tokenizer", "added_tokens", "model vocab", "model merges", "model vocab a",
-        "model merges 0", "model merges 3", "added_tokens 1 id", "added_tokens 1 content", SPLIT, BYTE_LEVEL,
-        SPLIT + " pattern")),
-    *((place, None) for place in ("model", "pre_tokenizer", "added_tokens", "model vocab", "model merges", "model merges 0")),
-    ("normalizer", {"type": "Lowercase"}), ("added_tokens", {}), ("model dropout", 0.1),
-    ("model end_of_word_suffix", "</w>"), ("model type", "WordPiece"),
-    (SPLIT + " behavior", "Removed"), (SPLIT + " pattern", {"String": " "}), (SPLIT + " pattern", {"Regex": "("}),
-    (SPLIT + " pattern", {"Regex": 5}), (BYTE_LEVEL + " add_prefix_space", True),
-    ("added_tokens 0 id", 97), ("added_tokens 1 id", -1), ("added_tokens 1 id", "261"), ("added_tokens 1 content", EOT),
-    ("added_tokens 1 content", 7), ("added_tokens 1 lstrip", True),
-    ("model byte_fallback", True),
-    ("model vocab", []), ("model vocab", {}), ("model merges", {}), ("model merges", []),
-    *(("model merges 0", merge) for merge in ("t", "t h e", "h e", "zz z", "", 5, ["t"], ["t", 5], ["a", "t", "e"])),
-    *(("model vocab a", id) for id in (98, 1.5, -1, 2**70, "97", None, [97])), ("model vocab new", 300),
-])
+@pytest.mark.parametrize(
+    "place, value",
+    [
+        *(
+            (place, REMOVED)
+            for place in (
+                "model",
+                "pre_tokenizer",
+                "added_tokens",
+                "model vocab",
+                "model merges",
+                "model vocab a",
+                "model merges 0",
+                "model merges 3",
+                "added_tokens 1 id",
+                "added_tokens 1 content",
+                SPLIT,
+                BYTE_LEVEL,
+                SPLIT + " pattern",
+            )
+        ),
+        *(
+            (place, None)
+            for place in ("model", "pre_tokenizer", "added_tokens", "model vocab", "model merges", "model merges 0")
+        ),
+        ("normalizer", {"type": "Lowercase"}),
+        ("added_tokens", {}),
+        ("model dropout", 0.1),
+        ("model end_of_word_suffix", "</w>"),
+        ("model type", "WordPiece"),
+        (SPLIT + " behavior", "Removed"),
+        (SPLIT + " pattern", {"String": " "}),
+        (SPLIT + " pattern", {"Regex": "("}),
+        (SPLIT + " pattern", {"Regex": 5}),
+        (BYTE_LEVEL + " add_prefix_space", True),
+        ("added_tokens 0 id", 97),
+        ("added_tokens 1 id", -1),
+        ("added_tokens 1 id", "261"),
+        ("added_tokens 1 content", EOT),
+        ("added_tokens 1 content", 7),
+        ("added_tokens 1 lstrip", True),
+        ("model byte_fallback", True),
+        ("model vocab", []),
+        ("model vocab", {}),
+        ("model merges", {}),
+        ("model merges", []),
+        *(("model merges 0", merge) for merge in ("t", "t h e", "h e", "zz z", "", 5, ["t"], ["t", 5], ["a", "t", "e"])),
+        *(("model vocab a", id) for id in (98, 1.5, -1, 2**70, "97", None, [97])),
+        ("model vocab new", 300),
+    ],
+)
 def test_a_tokenizer_file_with_wrong_content_is_refused(place, value, tmp_path):
     *parents, last = [int(key) if key.isdigit() else key for key in place.split()]
 
@@ -826,20 +929,30 @@ def test_a_tokenizer_file_with_wrong_content_is_refused(place, value, tmp_path):
     refused(lambda: Tokenizer.load(path), path)
 
 
-@pytest.mark.parametrize("edit", [
-    lambda content: content["model"]["merges"].append("a b"),
-    lambda content: content["model"]["merges"].append(content["model"]["merges"][0]),
-    lambda content: content["model"]["vocab"].update(a=98),
-])
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda content: content["model"]["merges"].append("a b"),
+        lambda content: content["model"]["merges"].append(content["model"]["merges"][0]),
+        lambda content: content["model"]["vocab"].update(a=98),
+    ],
+)
 def test_a_tokenizer_file_whose_merges_and_ids_do_not_fit_is_refused(edit, tmp_path):
     change(path := small_file(tmp_path), edit)
     refused(lambda: Tokenizer.load(path), path)
 
 
-@pytest.mark.parametrize("model", [
-    tokenizers.models.WordPiece({"[UNK]": 0, "a": 1}, unk_token="[UNK]"), tokenizers.models.Unigram([("a", 0.0)]),
-    tokenizers.models.WordLevel({"a": 0}, unk_token="a"), tokenizers.models.BPE(),
-    tokenizers.models.BPE({"a": 0, "b": 1, "ab": 2}, [("a", "b")])], ids=lambda model: type(model).__name__)
+@pytest.mark.parametrize(
+    "model",
+    [
+        tokenizers.models.WordPiece({"[UNK]": 0, "a": 1}, unk_token="[UNK]"),
+        tokenizers.models.Unigram([("a", 0.0)]),
+        tokenizers.models.WordLevel({"a": 0}, unk_token="a"),
+        tokenizers.models.BPE(),
+        tokenizers.models.BPE({"a": 0, "b": 1, "ab": 2}, [("a", "b")]),
+    ],
+    ids=lambda model: type(model).__name__,
+)
 @pytest.mark.parametrize("byte_level", [False, True])
 def test_tokenizers_of_another_kind_are_refused(model, byte_level, tmp_path):
     path = tmp_path / "tokenizer.json"
@@ -857,12 +970,19 @@ def test_tokenizers_of_another_kind_are_refused(model, byte_level, tmp_path):
 def trained_by_tokenizers(**trainer) -> dict:
     """A tokenizer.json as the tokenizers library writes it: special tokens first, then the alphabet, then the merges."""
     other = tokenizers.Tokenizer(tokenizers.models.BPE())
-    other.pre_tokenizer = tokenizers.pre_tokenizers.Sequence([
-        tokenizers.pre_tokenizers.Split(tokenizers.Regex(PATTERN_STRINGS["gpt4"]), "isolated"),
-        tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    other.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(
+        [
+            tokenizers.pre_tokenizers.Split(tokenizers.Regex(PATTERN_STRINGS["gpt4"]), "isolated"),
+            tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     other.decoder = tokenizers.decoders.ByteLevel()
-    options = {"vocab_size": 400, "initial_alphabet": tokenizers.pre_tokenizers.ByteLevel.alphabet(), "special_tokens": [EOT],
-               "show_progress": False} | trainer
+    options = {
+        "vocab_size": 400,
+        "initial_alphabet": tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+        "special_tokens": [EOT],
+        "show_progress": False,
+    } | trainer
     other.train_from_iterator([TEXT], tokenizers.trainers.BpeTrainer(**options))
     return json.loads(other.to_str())
 
@@ -871,11 +991,16 @@ def like_gpt2() -> dict:
     """GPT-2's form: bytes in the order of their characters, ByteLevel alone, <|endoftext|> last and in the vocabulary."""
     content = trained_by_tokenizers(special_tokens=[])
     content["pre_tokenizer"] = content["post_processor"] = {
-        "type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+        "type": "ByteLevel",
+        "add_prefix_space": False,
+        "trim_offsets": True,
+        "use_regex": True,
+    }
     content["model"]["merges"] = [" ".join(merge) for merge in content["model"]["merges"]]
     content["model"]["vocab"][EOT] = 400
-    content["added_tokens"] = [{"id": 400, "content": EOT, "single_word": False, "lstrip": False, "rstrip": False,
-                                "normalized": True, "special": True}]
+    content["added_tokens"] = [
+        {"id": 400, "content": EOT, "single_word": False, "lstrip": False, "rstrip": False, "normalized": True, "special": True}
+    ]
     return content
 
 
@@ -883,16 +1008,28 @@ def like_llama3() -> dict:
     """Llama 3's form: its pattern, pieces that are tokens before any merge, a token that merges alone do not reach."""
     content = trained_by_tokenizers(special_tokens=[])
     content["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = (
-        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    )
     content["model"]["ignore_merges"] = True
     content["model"]["vocab"]["Ġunreachable"] = 400
     content["added_tokens"] = [
-        {"id": 401 + i, "content": token, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
-         "special": True} for i, token in enumerate(["<|begin_of_text|>", "<|end_of_text|>", "<|reserved_special_token_0|>"])]
-    content["post_processor"] = {"type": "TemplateProcessing", "single": [
-        {"SpecialToken": {"id": "<|begin_of_text|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}], "pair": [
-        {"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}], "special_tokens": {
-        "<|begin_of_text|>": {"id": "<|begin_of_text|>", "ids": [401], "tokens": ["<|begin_of_text|>"]}}}
+        {
+            "id": 401 + i,
+            "content": token,
+            "single_word": False,
+            "lstrip": False,
+            "rstrip": False,
+            "normalized": False,
+            "special": True,
+        }
+        for i, token in enumerate(["<|begin_of_text|>", "<|end_of_text|>", "<|reserved_special_token_0|>"])
+    ]
+    content["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [{"SpecialToken": {"id": "<|begin_of_text|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {"<|begin_of_text|>": {"id": "<|begin_of_text|>", "ids": [401], "tokens": ["<|begin_of_text|>"]}},
+    }
     return content
 
 
@@ -906,8 +1043,14 @@ def with_ids_in_another_order() -> dict:
 
 
 FOREIGN = {"gpt2": like_gpt2, "llama3": like_llama3, "tokenizers": trained_by_tokenizers, "shuffled": with_ids_in_another_order}
-FOREIGN_TEXTS = [TEXT, "an unreachable word", " unreachable unreachable", "'LL 'sup don't\r\n\n  x\t\ty 12345 ſ'ſ", "a" * 300,
-                 "🦙 नमस्ते"]
+FOREIGN_TEXTS = [
+    TEXT,
+    "an unreachable word",
+    " unreachable unreachable",
+    "'LL 'sup don't\r\n\n  x\t\ty 12345 ſ'ſ",
+    "a" * 300,
+    "🦙 नमस्ते",
+]
 
 
 @pytest.mark.parametrize("kind", FOREIGN)
@@ -990,14 +1133,36 @@ def test_a_minbpe_model_without_a_pattern_leaves_the_text_in_one_piece(tmp_path)
     assert tok.decode(tok.encode(text)) == text
 
 
-@pytest.mark.parametrize("content", [
-    b"", b"\n", b"minbpe v1", b"minbpe v1\n", b"minbpe v1\n\n", b"minbpe v2\n\n0\n97 98\n", b"minbpe v1\n(\n0\n97 98\n",
-    b"\x80\x81\x82", b"\x00" * 50, b"minbpe v1\n\xff\n0\n97 98\n",
-    *(b"minbpe v1\n\n" + special + b"\n97 98\n" for special in (
-        b"zero", b"-1", b"2\n<|endoftext|> 257", b"1\n<|endoftext|>", b"1\n<|endoftext|> 300", b"2\na 257\na 258")),
-    *(b"minbpe v1\n\n0\n" + merges + b"\n" for merges in (
-        b"97", b"97 98 99", b"97 x", b"97 256", b"-1 98", b"99999999999 98", b"97 98\n97 98")),
-])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\n",
+        b"minbpe v1",
+        b"minbpe v1\n",
+        b"minbpe v1\n\n",
+        b"minbpe v2\n\n0\n97 98\n",
+        b"minbpe v1\n(\n0\n97 98\n",
+        b"\x80\x81\x82",
+        b"\x00" * 50,
+        b"minbpe v1\n\xff\n0\n97 98\n",
+        *(
+            b"minbpe v1\n\n" + special + b"\n97 98\n"
+            for special in (
+                b"zero",
+                b"-1",
+                b"2\n<|endoftext|> 257",
+                b"1\n<|endoftext|>",
+                b"1\n<|endoftext|> 300",
+                b"2\na 257\na 258",
+            )
+        ),
+        *(
+            b"minbpe v1\n\n0\n" + merges + b"\n"
+            for merges in (b"97", b"97 98 99", b"97 x", b"97 256", b"-1 98", b"99999999999 98", b"97 98\n97 98")
+        ),
+    ],
+)
 def test_a_damaged_minbpe_model_is_refused(content, tmp_path):
     path = tmp_path / "tok.model"
     path.write_bytes(content)

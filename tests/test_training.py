@@ -27,6 +27,7 @@ def batches(steps, seed=0):
 @pytest.fixture
 def make_step(make_config):
     """Returns a step on a fresh model, always the same, and the list that its messages go to."""
+
     def make(precision=torch.float32, device="cpu", micro_batch=None, **changed) -> TrainingStep:
         settings = {"compile_model": False, "batch_size": B, "max_seq_len": T} | changed
         model = tiny_model(VOCAB, max_seq_len=T).train().to(device)
@@ -34,13 +35,16 @@ def make_step(make_config):
         made.messages = []
         made.micro_batch = micro_batch or made.micro_batch
         return made
+
     return make
 
 
 def failing(error):
     """A loss function that raises `error`."""
+
     def loss_of(ids, targets):
         raise error
+
     return loss_of
 
 
@@ -231,10 +235,18 @@ def test_the_estimate_of_memory_is_near_what_the_step_takes(make_config):
 # ---- precision and compilation ----
 
 
-@pytest.mark.parametrize("device, capability, has_bf16, expected", [
-    ("cuda", (9, 0), False, torch.bfloat16), ("cuda", (8, 0), False, torch.bfloat16), ("cuda", (7, 5), True, torch.float16),
-    ("cuda", (6, 1), True, torch.float16), ("mps", None, True, torch.float32), ("cpu", None, True, torch.bfloat16),
-    ("cpu", None, False, torch.float32)])
+@pytest.mark.parametrize(
+    "device, capability, has_bf16, expected",
+    [
+        ("cuda", (9, 0), False, torch.bfloat16),
+        ("cuda", (8, 0), False, torch.bfloat16),
+        ("cuda", (7, 5), True, torch.float16),
+        ("cuda", (6, 1), True, torch.float16),
+        ("mps", None, True, torch.float32),
+        ("cpu", None, True, torch.bfloat16),
+        ("cpu", None, False, torch.float32),
+    ],
+)
 def test_auto_is_what_the_hardware_computes_in(device, capability, has_bf16, expected, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)  # also says yes where it is emulated
@@ -248,6 +260,7 @@ def test_what_does_not_compile_runs_without_and_says_why(make_step, monkeypatch)
     def no_compiler(function):
         def compiled(*inputs):
             raise OSError("no compiler here\nand much more")
+
         return compiled
 
     monkeypatch.setattr(torch, "compile", no_compiler)
@@ -284,8 +297,13 @@ def test_a_graph_makes_the_steps_that_are_made_without(make_step, optimizer, pre
 
 
 @on_cuda
-@pytest.mark.parametrize("error, message", [(torch.OutOfMemoryError("out of memory"), "4 windows at a time"),
-                                            (RuntimeError("not permitted"), "Not recorded as a CUDA graph: not permitted")])
+@pytest.mark.parametrize(
+    "error, message",
+    [
+        (torch.OutOfMemoryError("out of memory"), "4 windows at a time"),
+        (RuntimeError("not permitted"), "Not recorded as a CUDA graph: not permitted"),
+    ],
+)
 def test_a_graph_that_cannot_be_recorded_loses_no_step(make_step, monkeypatch, error, message):
     graphed, plain = (make_step(torch.float32, "cuda", compile_model=is_graph) for is_graph in (True, False))
     graph, failed = torch.cuda.graph, []
@@ -376,8 +394,14 @@ def test_two_processes_learn_what_one_does(tmp_path):
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     for command in ([sys.executable], torchrun):
-        result = subprocess.run([*command, "shares.py", ROOT / "TRAINCONFIG.py", tmp_path], cwd=tmp_path, env=environment,
-                                capture_output=True, timeout=200, encoding="utf-8")
+        result = subprocess.run(
+            [*command, "shares.py", ROOT / "TRAINCONFIG.py", tmp_path],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            timeout=200,
+            encoding="utf-8",
+        )
         assert result.returncode == 0, result.stderr
     results = [torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("1-0", "2-0", "2-1")]
     (losses, one, batch), (losses_0, first, share_0), (losses_1, second, share_1) = results

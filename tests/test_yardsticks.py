@@ -18,7 +18,7 @@ def witten_bell(before: list[int], history: list[int], id: int, vocab_size: int)
     """The formula of Witten and Bell, by going through all that came before."""
     shorter = witten_bell(before, history[1:], id, vocab_size) if history else 1 / vocab_size
     size = len(history)
-    followers = Counter(before[place] for place in range(size, len(before)) if before[place - size:place] == history)
+    followers = Counter(before[place] for place in range(size, len(before)) if before[place - size : place] == history)
     if not followers:
         return shorter
     return (followers[id] + len(followers) * shorter) / (followers.total() + len(followers))
@@ -28,7 +28,7 @@ def witten_bell(before: list[int], history: list[int], id: int, vocab_size: int)
 @pytest.mark.parametrize(("size", "vocab_size"), [(2, 2), (3, 2), (4, 3), (5, 3), (150, 1), (150, 2), (150, 7), (150, 1 << 16)])
 def test_ngrams_predict_as_the_formula_does(size, vocab_size, seed):
     ids = random_ids(size, vocab_size, seed)
-    expected = [witten_bell(ids[:t].tolist(), ids[max(0, t - 3):t].tolist(), int(ids[t]), vocab_size) for t in range(size)]
+    expected = [witten_bell(ids[:t].tolist(), ids[max(0, t - 3) : t].tolist(), int(ids[t]), vocab_size) for t in range(size)]
     np.testing.assert_allclose(ngram_probabilities(ids, vocab_size), expected, rtol=1e-12)
 
 

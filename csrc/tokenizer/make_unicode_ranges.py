@@ -20,9 +20,12 @@ def ranges(pattern: str) -> list[tuple[int, int]]:
 
 
 def main():
-    rows = [f"{{0x{first:04X}, 0x{last:04X}, CharClass::{name}}},"
-            for name, pattern in CLASSES.items() for first, last in ranges(pattern)]
-    lines = [" ".join(rows[i:i + 3]) for i in range(0, len(rows), 3)]
+    rows = [
+        f"{{0x{first:04X}, 0x{last:04X}, CharClass::{name}}},"
+        for name, pattern in CLASSES.items()
+        for first, last in ranges(pattern)
+    ]
+    lines = [" ".join(rows[i : i + 3]) for i in range(0, len(rows), 3)]
     header = f"// Made by make_unicode_ranges.py from regex {regex.__version__}; do not edit."
     Path(__file__).with_name("unicode_ranges.inc").write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
 

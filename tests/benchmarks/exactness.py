@@ -36,19 +36,40 @@ Kind = Callable[[random.Random, int], str]  # makes text of about so many charac
 # ---- kinds of text ----
 
 SCRIPTS = {
-    "Chinese": [(0x4E00, 0x9FA5), (0x3001, 0x3002)], "Japanese": [(0x3041, 0x3096), (0x30A1, 0x30FA), (0x4E00, 0x5FFF)],
-    "Korean": [(0xAC00, 0xD7A3), (0x1100, 0x1112)], "Arabic": [(0x0621, 0x0652), (0x0660, 0x0669)],
-    "Hindi": [(0x0900, 0x0965), (0x0966, 0x096F)], "Thai": [(0x0E01, 0x0E3A), (0x0E40, 0x0E5B)],
-    "Russian": [(0x0410, 0x044F)], "Greek": [(0x0391, 0x03A1), (0x03A3, 0x03CE)],
-    "Hebrew": [(0x0591, 0x05C7), (0x05D0, 0x05EA)], "Latin": [(0x41, 0x5A), (0x61, 0x7A), (0xC0, 0x24F)],
+    "Chinese": [(0x4E00, 0x9FA5), (0x3001, 0x3002)],
+    "Japanese": [(0x3041, 0x3096), (0x30A1, 0x30FA), (0x4E00, 0x5FFF)],
+    "Korean": [(0xAC00, 0xD7A3), (0x1100, 0x1112)],
+    "Arabic": [(0x0621, 0x0652), (0x0660, 0x0669)],
+    "Hindi": [(0x0900, 0x0965), (0x0966, 0x096F)],
+    "Thai": [(0x0E01, 0x0E3A), (0x0E40, 0x0E5B)],
+    "Russian": [(0x0410, 0x044F)],
+    "Greek": [(0x0391, 0x03A1), (0x03A3, 0x03CE)],
+    "Hebrew": [(0x0591, 0x05C7), (0x05D0, 0x05EA)],
+    "Latin": [(0x41, 0x5A), (0x61, 0x7A), (0xC0, 0x24F)],
     "mathematics": [(0x2190, 0x22FF), (0x1D400, 0x1D7FF), (0x2070, 0x209C)],
     "combining": [(0x61, 0x7A), (0x0300, 0x036F), (0x20D0, 0x20F0)],
     "symbols": [(0x21, 0x2F), (0x3A, 0x40), (0x2010, 0x2046)],
 }
-EMOJI = [*map(chr, range(0x1F300, 0x1F650)), "👩\u200d👩\u200d👧\u200d👦", "🏳\ufe0f\u200d🌈", "👍🏽", "🇫🇷",
-         "🇩🇪", "❤\ufe0f", "1\ufe0f\u20e3", "🧑🏿\u200d🚀", " ", "\u200d", "\ufe0f"]
-WHITE_SPACE = [*" \t\n\v\f\r\x1c\x1d\x1e\x1f\x85\xa0\u1680\u2000\u2003\u2009\u2028\u2029\u202f\u205f\u3000",
-               "\r\n", "    ", "\n\n"]
+EMOJI = [
+    *map(chr, range(0x1F300, 0x1F650)),
+    "👩\u200d👩\u200d👧\u200d👦",
+    "🏳\ufe0f\u200d🌈",
+    "👍🏽",
+    "🇫🇷",
+    "🇩🇪",
+    "❤\ufe0f",
+    "1\ufe0f\u20e3",
+    "🧑🏿\u200d🚀",
+    " ",
+    "\u200d",
+    "\ufe0f",
+]
+WHITE_SPACE = [
+    *" \t\n\v\f\r\x1c\x1d\x1e\x1f\x85\xa0\u1680\u2000\u2003\u2009\u2028\u2029\u202f\u205f\u3000",
+    "\r\n",
+    "    ",
+    "\n\n",
+]
 SUFFIXES = ["s", "t", "re", "ve", "m", "ll", "d", "ſ", "x", "l", "v", "r", "sx", "llo", "K"]
 WORDS = ["the", "of", "and", "a", "don", "you", "I", "it", "O", "rock", "She", "WE", "they", "été", "жил", "l'a'b"]
 
@@ -84,8 +105,15 @@ def from_parts(make_part: Callable[[random.Random], str]) -> Kind:
 def number(rng: random.Random) -> str:
     digits = rng.choice(["0123456789"] * 6 + ["٠١٢٣٤٥٦٧٨٩", "०१२३४५६७८९", "０１２３４５６７８９", "²³¹½⅓ⅫⅣ〇①"])
     text = "".join(rng.choices(digits, k=rng.randint(1, 25)))
-    written = [text, f"{rng.random()}", f"-{rng.random() * 1e9:,.2f}", hex(rng.getrandbits(48)), f"{text}%", f"${text}e-7",
-               f"20{text[:2]}-{text[2:4]}-{text[4:6]}T{text[6:8]}:00"]
+    written = [
+        text,
+        f"{rng.random()}",
+        f"-{rng.random() * 1e9:,.2f}",
+        hex(rng.getrandbits(48)),
+        f"{text}%",
+        f"${text}e-7",
+        f"20{text[:2]}-{text[2:4]}-{text[4:6]}T{text[6:8]}:00",
+    ]
     return rng.choice(written) + rng.choice([" ", ", ", "\n", "", "/"])
 
 
@@ -118,7 +146,7 @@ def lines_of(rng: random.Random, size: int) -> str:
 def slices_of(text: str) -> Kind:
     def make(rng: random.Random, size: int) -> str:
         start = rng.randrange(max(1, len(text) - size))
-        return text[start:start + size]
+        return text[start : start + size]
 
     return make
 
@@ -151,9 +179,13 @@ def kinds_of_text(stories: Path | None, source: Path | None) -> dict[str, Kind]:
     kinds |= {
         "emoji": lambda rng, size: "".join(rng.choices(EMOJI, k=size)),
         "white space": lambda rng, size: "".join(rng.choices(WHITE_SPACE + ["a"] * rng.choice([0, 3, 30]), k=size)),
-        "line ends": lines_of, "random code points": lambda rng, size: of_code_points(rng, rng.choice(in_planes), size),
-        "numbers": from_parts(number), "addresses": from_parts(address), "JSON": from_parts(json_text),
-        "contractions": from_parts(contraction), "broken bytes": broken_bytes,
+        "line ends": lines_of,
+        "random code points": lambda rng, size: of_code_points(rng, rng.choice(in_planes), size),
+        "numbers": from_parts(number),
+        "addresses": from_parts(address),
+        "JSON": from_parts(json_text),
+        "contractions": from_parts(contraction),
+        "broken bytes": broken_bytes,
     }
     if stories:
         documents = stories.read_text("utf-8", "replace").split("<|endoftext|>")
@@ -192,8 +224,10 @@ def first_difference(ours: np.ndarray, theirs: np.ndarray, tokenizer: Tokenizer)
     places = np.flatnonzero(ours[:size] != theirs[:size])
     place = int(places[0]) if len(places) else size
     around = slice(max(0, place - 3), place + 4)
-    return (f"token {place}: ours {ours[around].tolist()}, theirs {theirs[around].tolist()}, "
-            f"text {tokenizer.decode_bytes(ours[around])!r}")
+    return (
+        f"token {place}: ours {ours[around].tolist()}, theirs {theirs[around].tolist()}, "
+        f"text {tokenizer.decode_bytes(ours[around])!r}"
+    )
 
 
 def compare_encoding(blocks: Iterable[str], peers: dict[str, Peers], tokenizers_bytes: int):
@@ -202,7 +236,7 @@ def compare_encoding(blocks: Iterable[str], peers: dict[str, Peers], tokenizers_
     seen = dict.fromkeys(PATTERN_STRINGS, 0)
     tokens = 0
     for index, block in enumerate(blocks):
-        chunks = [block[i:i + CHUNK_CHARS] for i in range(0, len(block), CHUNK_CHARS)]
+        chunks = [block[i : i + CHUNK_CHARS] for i in range(0, len(block), CHUNK_CHARS)]
         size = len(block.encode())
         for turn, (name, peer) in enumerate(peers.items()):
             ids = [peer.ours.encode_to_numpy(chunk) for chunk in chunks]
@@ -216,8 +250,10 @@ def compare_encoding(blocks: Iterable[str], peers: dict[str, Peers], tokenizers_
             if seen[peer.ours.pattern] < tokenizers_bytes and index % len(VOCAB_SIZES) == turn % len(VOCAB_SIZES):
                 for number, (chunk, ours) in enumerate(zip(chunks, ids, strict=True)):
                     theirs = np.array(peer.hugging_face.encode_batch_fast([chunk], add_special_tokens=False)[0].ids)
-                    assert np.array_equal(ours, theirs), (f"{name}, block {index}, chunk {number}: not those of tokenizers; "
-                                                          + first_difference(ours, theirs, peer.ours))
+                    assert np.array_equal(ours, theirs), (
+                        f"{name}, block {index}, chunk {number}: not those of tokenizers; "
+                        + first_difference(ours, theirs, peer.ours)
+                    )
                 seen[peer.ours.pattern] += size
     for name, size in done.items():
         print(f"  {name:12} {size / 1e6:6.1f} MB: ids equal tiktoken's, and the text comes back")

@@ -61,9 +61,10 @@ def make_transformers(model: Model, device: str):
 def make_writers(arguments: argparse.Namespace, config: ModelConfig, device: str) -> dict:
     """Returns by name a function that writes, and how many texts it writes at once."""
     model, batch, tokens = Model(config).to(device).eval(), arguments.batch, arguments.tokens
-    writers = {"Alilama": (lambda: list(stream_batch(model, [[0]], max_new_tokens=tokens, seed=1)), 1),
-               f"Alilama, batch of {batch}":
-                   (lambda: list(stream_batch(model, [[0]] * batch, max_new_tokens=tokens, seed=1)), batch)}
+    writers = {
+        "Alilama": (lambda: list(stream_batch(model, [[0]], max_new_tokens=tokens, seed=1)), 1),
+        f"Alilama, batch of {batch}": (lambda: list(stream_batch(model, [[0]] * batch, max_new_tokens=tokens, seed=1)), batch),
+    }
     if device == "cuda":
         writers["Alilama without a graph"] = (lambda: write_by_steps(model, tokens), 1)
     if arguments.nanogpt:
@@ -94,8 +95,10 @@ def compare(arguments: argparse.Namespace, name: str, device: str):
                 rates[who].append(texts * arguments.tokens / (time.perf_counter() - start))
     bytes = 4 * Model(config).num_parameters()
     limit = read_rate(bytes, device) / bytes
-    print(f"\n{name}: {arguments.tokens} tokens after the first, {arguments.turns} turns; the limit of one text is "
-          f"{limit:,.0f} tokens/s ({bytes / 1e6:.1f} MB of weights at {limit * bytes / 1e9:.1f} GB/s)")
+    print(
+        f"\n{name}: {arguments.tokens} tokens after the first, {arguments.turns} turns; the limit of one text is "
+        f"{limit:,.0f} tokens/s ({bytes / 1e6:.1f} MB of weights at {limit * bytes / 1e9:.1f} GB/s)"
+    )
     for who, its_rates in rates.items():
         ratio = statistics.median(own / its for own, its in zip(rates["Alilama"], its_rates, strict=True))
         print(f"{who:<26} {statistics.median(its_rates):>9,.0f} tokens/s   Alilama {ratio:.2f}x", flush=True)
@@ -104,8 +107,9 @@ def compare(arguments: argparse.Namespace, name: str, device: str):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--nanogpt", metavar="FOLDER", help="folder with nanoGPT's model.py, to run beside ours")
-    parser.add_argument("--transformers", action=argparse.BooleanOptionalAction, default=True,
-                        help="run Transformers too [yes]")
+    parser.add_argument(
+        "--transformers", action=argparse.BooleanOptionalAction, default=True, help="run Transformers too [yes]"
+    )
     parser.add_argument("--shapes", default="2M", help=f"of {', '.join(SHAPES)} [2M]")
     parser.add_argument("--tokens", type=int, default=512, help="tokens that are written in a text [512]")
     parser.add_argument("--trained_length", type=int, default=128, help="nanoGPT looks back on so many, ours on all [128]")

@@ -43,9 +43,9 @@ def bits_per_byte(model, ids: torch.Tensor, text_bytes: int) -> float:
     """Scores nanoGPT's model on all ids, (N,), but the first, in windows that do not overlap."""
     model.eval()
     full, nats = (len(ids) - 1) // CONTEXT * CONTEXT, 0.0
-    windows = list(zip(ids[:full].view(-1, CONTEXT).split(64), ids[1:full + 1].view(-1, CONTEXT).split(64), strict=True))
+    windows = list(zip(ids[:full].view(-1, CONTEXT).split(64), ids[1 : full + 1].view(-1, CONTEXT).split(64), strict=True))
     if full < len(ids) - 1:
-        windows.append((ids[None, full:-1], ids[None, full + 1:]))
+        windows.append((ids[None, full:-1], ids[None, full + 1 :]))
     for x, y in windows:
         nats += model(x, y)[1].item() * y.numel()
     model.train()
@@ -89,8 +89,11 @@ def main():
     for peak in map(float, arguments.learning_rates.split(",")):
         start = time.perf_counter()
         model, bits = train(arguments, config, files, tokenizer, peak)
-        print(f"nanoGPT {arguments.shape}, {arguments.train_tokens:,.0f} tokens, learning rate {peak:g}: {bits:.4f} bits per "
-              f"byte ({time.perf_counter() - start:.0f} s)", flush=True)
+        print(
+            f"nanoGPT {arguments.shape}, {arguments.train_tokens:,.0f} tokens, learning rate {peak:g}: {bits:.4f} bits per "
+            f"byte ({time.perf_counter() - start:.0f} s)",
+            flush=True,
+        )
     if arguments.save:
         save_model(model, arguments.save)
 

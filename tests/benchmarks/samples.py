@@ -22,9 +22,18 @@ from alilama.evaluate import encode_files
 from alilama.model import ModelConfig
 from alilama.tokenizer import Tokenizer
 
-PROMPTS = ["Once upon a time", "One day, a little girl named Lily", "There was a big dog", "Tom and his mom went to the park",
-           "It was a sunny day", "The old man lived in a small house", '"Look!" said Sam.', "A bird sat in a tree",
-           "Mia wanted to bake a cake", "In the forest there was a fox"]
+PROMPTS = [
+    "Once upon a time",
+    "One day, a little girl named Lily",
+    "There was a big dog",
+    "Tom and his mom went to the park",
+    "It was a sunny day",
+    "The old man lived in a small house",
+    '"Look!" said Sam.',
+    "A bird sat in a tree",
+    "Mia wanted to bake a cake",
+    "In the forest there was a fox",
+]
 
 
 def words_of(text: str) -> list[str]:
@@ -35,22 +44,27 @@ def distinct(stories: list[list[str]], n: int, most_words: int) -> float:
     """Returns the share of n-grams that differ within the first stories that have together `most_words` words."""
     grams, words = [], 0
     for story in stories:
-        story = story[:most_words - words]
+        story = story[: most_words - words]
         words += len(story)
-        grams += [tuple(story[i:i + n]) for i in range(len(story) - n + 1)]
+        grams += [tuple(story[i : i + n]) for i in range(len(story) - n + 1)]
     return len(set(grams)) / len(grams)
 
 
 def repeated(stories: list[list[str]], n: int) -> float:
     """Returns the share of a story's n-grams that were in it before, over all stories."""
-    grams = [[tuple(story[i:i + n]) for i in range(len(story) - n + 1)] for story in stories]
+    grams = [[tuple(story[i : i + n]) for i in range(len(story) - n + 1)] for story in stories]
     return 1 - sum(len(set(each)) for each in grams) / sum(len(each) for each in grams)
 
 
 def our_stories(arguments: argparse.Namespace, model, tokenizer: Tokenizer) -> list[list[int]]:
     prompts = [tokenizer.encode_document(prompt) for prompt in PROMPTS for _ in range(arguments.samples)]
-    return model.generate(prompts, max_new_tokens=arguments.tokens, temperature=arguments.temperature, seed=arguments.seed,
-                          stop_id=tokenizer.eot_id)
+    return model.generate(
+        prompts,
+        max_new_tokens=arguments.tokens,
+        temperature=arguments.temperature,
+        seed=arguments.seed,
+        stop_id=tokenizer.eot_id,
+    )
 
 
 @torch.inference_mode()
@@ -62,8 +76,8 @@ def nanogpt_stories(arguments: argparse.Namespace, config: ModelConfig, tokenize
     for prompt in PROMPTS:
         start = torch.tensor([tokenizer.encode_document(prompt)] * arguments.samples)
         for row in model.generate(start, arguments.tokens, temperature=arguments.temperature).tolist():
-            row = row[start.shape[1]:]
-            stories.append(row[:row.index(tokenizer.eot_id)] if tokenizer.eot_id in row else row)
+            row = row[start.shape[1] :]
+            stories.append(row[: row.index(tokenizer.eot_id)] if tokenizer.eot_id in row else row)
     return stories
 
 
@@ -76,7 +90,7 @@ def real_stories(arguments: argparse.Namespace, tokenizer: Tokenizer) -> list[li
         else:
             stories[-1].append(id)
     random.Random(arguments.seed).shuffle(stories)
-    return [story[6:6 + arguments.tokens] for story in stories[:len(PROMPTS) * arguments.samples]]
+    return [story[6 : 6 + arguments.tokens] for story in stories[: len(PROMPTS) * arguments.samples]]
 
 
 def main():
@@ -98,8 +112,10 @@ def main():
         stories[arguments.data] = real_stories(arguments, tokenizer)
     words = {who: [words_of(tokenizer.decode(story)) for story in its] for who, its in stories.items()}
     fewest = min(sum(map(len, each)) for each in words.values())
-    print(f"{len(PROMPTS)} prompts x {arguments.samples} samples of at most {arguments.tokens} tokens, temperature "
-          f"{arguments.temperature}; distinct n-grams of the first {fewest:,} words")
+    print(
+        f"{len(PROMPTS)} prompts x {arguments.samples} samples of at most {arguments.tokens} tokens, temperature "
+        f"{arguments.temperature}; distinct n-grams of the first {fewest:,} words"
+    )
     print(f"{'':<28} {'distinct-1':>10} {'distinct-2':>10} {'distinct-3':>10} {'repeated-4':>10} {'ended':>7} {'words':>6}")
     for who, its in words.items():
         ended = sum(len(story) < arguments.tokens for story in stories[who]) / len(its)

@@ -61,8 +61,16 @@ def train_sentencepiece(data: str, vocab_size: int, threads: int, out: str) -> f
 
     start = time.perf_counter()
     sentencepiece.SentencePieceTrainer.train(
-        input=data, model_prefix=out, model_type="bpe", vocab_size=vocab_size, num_threads=threads, byte_fallback=True,
-        character_coverage=1.0, max_sentence_length=1 << 24, minloglevel=2)
+        input=data,
+        model_prefix=out,
+        model_type="bpe",
+        vocab_size=vocab_size,
+        num_threads=threads,
+        byte_fallback=True,
+        character_coverage=1.0,
+        max_sentence_length=1 << 24,
+        minloglevel=2,
+    )
     return time.perf_counter() - start
 
 
@@ -72,17 +80,26 @@ def train_tokenizers(data: str, vocab_size: int, threads: int, out: str) -> floa
     from alilama.tokenizer import PATTERNS
 
     documents, tokenizer = read_documents(data), Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(Regex(PATTERNS["gpt4"]), "isolated"), pre_tokenizers.ByteLevel(False, use_regex=False)])
-    trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=["<|endoftext|>"], show_progress=False,
-                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(PATTERNS["gpt4"]), "isolated"), pre_tokenizers.ByteLevel(False, use_regex=False)]
+    )
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=["<|endoftext|>"],
+        show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
     start = time.perf_counter()
     tokenizer.train_from_iterator(documents, trainer)
     return time.perf_counter() - start
 
 
-TRAINERS = {"alilama": train_alilama, "rustbpe": train_rustbpe, "sentencepiece": train_sentencepiece,
-            "tokenizers": train_tokenizers}
+TRAINERS = {
+    "alilama": train_alilama,
+    "rustbpe": train_rustbpe,
+    "sentencepiece": train_sentencepiece,
+    "tokenizers": train_tokenizers,
+}
 
 
 def measure_training(peer: str, data: str, vocab_size: int, threads: int, out: Path) -> tuple[float, int]:
@@ -123,8 +140,10 @@ def compare_training(data: str, vocab_size: int, threads: int, runs: int, folder
     speeds = {peer: num_bytes / 1e6 / statistics.median(seconds for seconds, _ in values) for peer, values in figures.items()}
     for peer, speed in speeds.items():
         peak = max(peak for _, peak in figures[peer])
-        print(f"  {peer:16} {speed:8.1f} MB/s   ours is {speeds['alilama'] / speed:6.1f} times as fast   "
-              f"peak {peak / 1e6:7.0f} MB")
+        print(
+            f"  {peer:16} {speed:8.1f} MB/s   ours is {speeds['alilama'] / speed:6.1f} times as fast   "
+            f"peak {peak / 1e6:7.0f} MB"
+        )
 
 
 # ---- encoding and decoding: one process, one thread, the same chunks of text ----
@@ -180,22 +199,39 @@ def compare_encoding(data: str, tokenizer_file: Path, runs: int, max_bytes: int,
         assert tik.encode_ordinary(chunk) == expected, "alilama's ids differ from tiktoken's"
         assert quick.encode_ordinary(chunk) == expected, "quicktok's ids differ from tiktoken's"
     print("\nids equal tiktoken's and quicktok's")
-    compare(f"Encoding, {ours.vocab_size:,} tokens", runs, num_bytes, {
-        "alilama encode_to_numpy": lambda: [ours.encode_to_numpy(chunk) for chunk in chunks],
-        "alilama encode_ordinary": lambda: [ours.encode_ordinary(chunk) for chunk in chunks],
-        "tiktoken encode_ordinary": lambda: [tik.encode_ordinary(chunk) for chunk in chunks],
-        "quicktok encode_ordinary": lambda: [quick.encode_ordinary(chunk) for chunk in chunks],
-        "quicktok count": lambda: [quick.count(chunk) for chunk in chunks],
-        "tokenizers encode": lambda: [hugging_face.encode(chunk, add_special_tokens=False).ids for chunk in chunks],
-        "a copy of the bytes": lambda: [bytearray(chunk, "utf-8") for chunk in chunks],
-    }, ["alilama encode_ordinary", "tiktoken encode_ordinary", "quicktok encode_ordinary", "quicktok count",
-        "a copy of the bytes"])
-    compare("Decoding to str", runs, num_bytes, {
-        "alilama decode (array)": lambda: [ours.decode(chunk) for chunk in ids],
-        "alilama decode (list)": lambda: [ours.decode(chunk) for chunk in lists],
-        "tiktoken decode": lambda: [tik.decode(chunk) for chunk in lists],
-        "quicktok decode": lambda: [quick.decode(chunk) for chunk in lists],
-    }, ["alilama decode (list)", "tiktoken decode", "quicktok decode"])
+    compare(
+        f"Encoding, {ours.vocab_size:,} tokens",
+        runs,
+        num_bytes,
+        {
+            "alilama encode_to_numpy": lambda: [ours.encode_to_numpy(chunk) for chunk in chunks],
+            "alilama encode_ordinary": lambda: [ours.encode_ordinary(chunk) for chunk in chunks],
+            "tiktoken encode_ordinary": lambda: [tik.encode_ordinary(chunk) for chunk in chunks],
+            "quicktok encode_ordinary": lambda: [quick.encode_ordinary(chunk) for chunk in chunks],
+            "quicktok count": lambda: [quick.count(chunk) for chunk in chunks],
+            "tokenizers encode": lambda: [hugging_face.encode(chunk, add_special_tokens=False).ids for chunk in chunks],
+            "a copy of the bytes": lambda: [bytearray(chunk, "utf-8") for chunk in chunks],
+        },
+        [
+            "alilama encode_ordinary",
+            "tiktoken encode_ordinary",
+            "quicktok encode_ordinary",
+            "quicktok count",
+            "a copy of the bytes",
+        ],
+    )
+    compare(
+        "Decoding to str",
+        runs,
+        num_bytes,
+        {
+            "alilama decode (array)": lambda: [ours.decode(chunk) for chunk in ids],
+            "alilama decode (list)": lambda: [ours.decode(chunk) for chunk in lists],
+            "tiktoken decode": lambda: [tik.decode(chunk) for chunk in lists],
+            "quicktok decode": lambda: [quick.decode(chunk) for chunk in lists],
+        },
+        ["alilama decode (list)", "tiktoken decode", "quicktok decode"],
+    )
 
 
 # ---- the whole way of tokenize_data.py ----
@@ -203,13 +239,21 @@ def compare_encoding(data: str, tokenizer_file: Path, runs: int, max_bytes: int,
 
 def measure_script(data: str, vocab_size: int, folder: Path, val_fraction: float = 0.05) -> tuple[float, int]:
     """Returns the seconds that tokenize_data.py takes from start to end, and its peak memory in bytes."""
-    command = [sys.executable, str(ROOT / "tokenize_data.py"), f"--data_files={data}", f"--vocab_size={vocab_size}",
-               f"--tokens_dir={folder / 'tokens'}", f"--val_fraction={val_fraction}"]
+    command = [
+        sys.executable,
+        str(ROOT / "tokenize_data.py"),
+        f"--data_files={data}",
+        f"--vocab_size={vocab_size}",
+        f"--tokens_dir={folder / 'tokens'}",
+        f"--val_fraction={val_fraction}",
+    ]
     start = time.perf_counter()
     # from a small process, for ru_maxrss counts what the parent took when it forked
-    watch = ("import os, resource, subprocess, sys\n"
-             "subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)\n"
-             "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)")
+    watch = (
+        "import os, resource, subprocess, sys\n"
+        "subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)\n"
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    )
     run = subprocess.run([sys.executable, "-S", "-c", watch, *command], check=True, capture_output=True, text=True)
     seconds = time.perf_counter() - start
     return seconds, int(run.stdout) * PEAK_UNIT

@@ -42,8 +42,20 @@ SHAPES = {  # d_model, blocks, heads, vocabulary; the last two as in llama2.c
     "110M": (768, 12, 12, 32_000),
 }
 PEAK_TFLOPS = {  # dense, 16 bit with sums in 32 bit, by the makers' data sheets
-    "H200": 989, "H100 80GB HBM3": 989, "H100 PCIe": 756, "A100": 312, "L40S": 362, "L4": 121, "Tesla T4": 65,
-    "RTX 4090": 165, "RTX 4080": 97, "RTX 4070": 58, "RTX 3090": 71, "RTX 3080": 60, "RTX 3060": 25, "RTX 3050": 18,
+    "H200": 989,
+    "H100 80GB HBM3": 989,
+    "H100 PCIe": 756,
+    "A100": 312,
+    "L40S": 362,
+    "L4": 121,
+    "Tesla T4": 65,
+    "RTX 4090": 165,
+    "RTX 4080": 97,
+    "RTX 4070": 58,
+    "RTX 3090": 71,
+    "RTX 3080": 60,
+    "RTX 3060": 25,
+    "RTX 3050": 18,
 }
 
 
@@ -78,8 +90,19 @@ def peak_memory(arguments: argparse.Namespace, who: str, shape: str, context: in
 
     On a GPU of its memory, else all of the process, libraries included.
     """
-    case = ["--only", who, "--shapes", shape, "--contexts", str(context), "--tokens", str(arguments.tokens), "--precision",
-            arguments.precision, *(["--nanogpt", arguments.nanogpt] if arguments.nanogpt else [])]
+    case = [
+        "--only",
+        who,
+        "--shapes",
+        shape,
+        "--contexts",
+        str(context),
+        "--tokens",
+        str(arguments.tokens),
+        "--precision",
+        arguments.precision,
+        *(["--nanogpt", arguments.nanogpt] if arguments.nanogpt else []),
+    ]
     result = subprocess.run([sys.executable, __file__, *case], stdout=subprocess.PIPE, check=True, encoding="utf-8")
     return int(result.stdout.split()[-1])
 
@@ -91,8 +114,10 @@ def print_peak_memory(train_step, device: str):
 
 def make_alilama(shape: ModelConfig, batch_size: int, precision: torch.dtype, device: str, batches: TrainingWindows):
     values = read_settings(ROOT / "TRAINCONFIG.py")[0]
-    config = Config(**values | {"batch_size": batch_size, "max_seq_len": shape.max_seq_len, "d_model": shape.d_model,
-                                "num_heads": shape.num_heads})
+    config = Config(
+        **values
+        | {"batch_size": batch_size, "max_seq_len": shape.max_seq_len, "d_model": shape.d_model, "num_heads": shape.num_heads}
+    )
     model = Model(shape).to(device)
     train_step = TrainingStep(model, config, precision, on_message=print)
     train_step.prepare(torch.from_numpy(batches.batch(0)))
@@ -106,9 +131,17 @@ def load_nanogpt(folder: str, shape: ModelConfig):
     sys.modules[spec.name] = nanogpt
     spec.loader.exec_module(nanogpt)
     with contextlib.redirect_stdout(io.StringIO()):
-        return nanogpt.GPT(nanogpt.GPTConfig(
-            block_size=shape.max_seq_len, vocab_size=shape.vocab_size, n_layer=shape.blocks, n_head=shape.num_heads,
-            n_embd=shape.d_model, dropout=0.0, bias=False))
+        return nanogpt.GPT(
+            nanogpt.GPTConfig(
+                block_size=shape.max_seq_len,
+                vocab_size=shape.vocab_size,
+                n_layer=shape.blocks,
+                n_head=shape.num_heads,
+                n_embd=shape.d_model,
+                dropout=0.0,
+                bias=False,
+            )
+        )
 
 
 def step_of_nanogpt(model, model_or_compiled, optimizer, scaler, windows: torch.Tensor, precision: torch.dtype):
@@ -127,16 +160,24 @@ def step_of_nanogpt(model, model_or_compiled, optimizer, scaler, windows: torch.
     optimizer.zero_grad(set_to_none=True)
 
 
-def make_nanogpt(folder: str, is_compiled: bool, shape: ModelConfig, batch_size: int, precision: torch.dtype, device: str,
-                 batches: TrainingWindows):
+def make_nanogpt(
+    folder: str,
+    is_compiled: bool,
+    shape: ModelConfig,
+    batch_size: int,
+    precision: torch.dtype,
+    device: str,
+    batches: TrainingWindows,
+):
     model = load_nanogpt(folder, shape).to(device)
     with contextlib.redirect_stdout(io.StringIO()):
         optimizer = model.configure_optimizers(0.1, 1e-3, (0.9, 0.95), device)
     model_or_compiled = torch.compile(model) if is_compiled else model
     scaler = torch.amp.GradScaler(device, enabled=precision == torch.float16)
 
-    return lambda step: step_of_nanogpt(model, model_or_compiled, optimizer, scaler, torch.from_numpy(batches.batch(step)),
-                                        precision)
+    return lambda step: step_of_nanogpt(
+        model, model_or_compiled, optimizer, scaler, torch.from_numpy(batches.batch(step)), precision
+    )
 
 
 def seconds_of(train_step, first: int, steps: int) -> float:
@@ -152,8 +193,9 @@ def seconds_of(train_step, first: int, steps: int) -> float:
 def compare_steps(arguments: argparse.Namespace, device: str, precision: torch.dtype):
     peak, its_source = (1, "") if arguments.only else peak_flops(device, precision)
     print(f"\nTraining, {arguments.tokens:,} tokens a step; peak: {peak / 1e12:.2f} TFLOP/s, {its_source}")
-    print(f"{'shape':>6} {'context':>8} {'who':>18} {'tokens/s':>10} {'ours is':>8} {'GFLOP/s':>10} {'of peak':>8} "
-          f"{'memory':>9}")
+    print(
+        f"{'shape':>6} {'context':>8} {'who':>18} {'tokens/s':>10} {'ours is':>8} {'GFLOP/s':>10} {'of peak':>8} {'memory':>9}"
+    )
     for name in arguments.shapes.split(","):
         d_model, blocks, num_heads, vocab_size = SHAPES[name]
         for context in map(int, arguments.contexts.split(",")):
@@ -183,8 +225,11 @@ def compare_steps(arguments: argparse.Namespace, device: str, precision: torch.d
             for who in makers:
                 s = statistics.median(seconds[who])
                 ratio = statistics.median(theirs / own for theirs, own in zip(seconds[who], seconds["Alilama"], strict=True))
-                print(f"{name:>6} {context:>8} {who:>18} {batch_size * context / s:>10,.0f} {ratio:>7.2f}x "
-                      f"{flops / s / 1e9:>10,.0f} {flops / s / peak:>8.1%} {memory[who] / 1e6:>6,.0f} MB", flush=True)
+                print(
+                    f"{name:>6} {context:>8} {who:>18} {batch_size * context / s:>10,.0f} {ratio:>7.2f}x "
+                    f"{flops / s / 1e9:>10,.0f} {flops / s / peak:>8.1%} {memory[who] / 1e6:>6,.0f} MB",
+                    flush=True,
+                )
             host = statistics.median(seconds_of(batches.batch, turn, 20) for turn in range(5))
             print(f"{'':>15} making a batch takes the host {host / ours:.2%} of our step", flush=True)
             del steps

@@ -49,7 +49,7 @@ def words(letters: str, size: int, shortest: int, longest: int, gap: str = " ") 
 
 def alternating(parts: list[str], size: int) -> str:
     """Returns a character of each of `parts` in turn."""
-    columns = [np.array([ord(char) for char in of_chars(part, size)[:size // 12]]) for part in parts]
+    columns = [np.array([ord(char) for char in of_chars(part, size)[: size // 12]]) for part in parts]
     number = min(map(len, columns))
     return np.stack([column[:number] for column in columns], 1).astype("<u4").tobytes().decode("utf-32-le")
 
@@ -84,11 +84,13 @@ CASES: dict[str, Callable[[int], str]] = {
 ONE_PIECE = ["Chinese, no gaps", "random letters, no gaps", "a", "ab", "NUL", "spaces", "newline, space", "symbols"]
 
 FILES: dict[str, Callable[[int], bytes]] = {
-    "random bytes": lambda size: np.random.default_rng(1).bytes(size), "NUL bytes": bytes,
+    "random bytes": lambda size: np.random.default_rng(1).bytes(size),
+    "NUL bytes": bytes,
     "one line of letters": lambda size: CASES["random letters, no gaps"](size).encode(),
     "one line of letters and symbols": lambda size: CASES["letters and symbols, no gaps"](size).encode(),
     "one line of symbols": lambda size: CASES["symbols"](size).encode(),
-    "one line of a": lambda size: b"a" * size, "only spaces": lambda size: b" " * size,
+    "one line of a": lambda size: b"a" * size,
+    "only spaces": lambda size: b" " * size,
 }
 
 
@@ -179,8 +181,11 @@ def show_cases(cases: list[str], size: int, folder: Path):
             notes.append(f"tiktoken on {theirs[0] / 1e6:g} MB")
         notes += ["SLOW"] if speed < their_speed / 2 else []
         memory = [result[2] / 1e6 if not isinstance(result, str) else math.nan for result in (ours, trained)]
-        print(f"  {case:30} {speed:8.1f} {their_speed:9.2f} {speed / their_speed:7.1f} {memory[0]:6.0f} MB   "
-              f"{megabytes_a_second(trained):8.1f} {memory[1]:6.0f} MB   {'; '.join(notes)}", flush=True)
+        print(
+            f"  {case:30} {speed:8.1f} {their_speed:9.2f} {speed / their_speed:7.1f} {memory[0]:6.0f} MB   "
+            f"{megabytes_a_second(trained):8.1f} {memory[1]:6.0f} MB   {'; '.join(notes)}",
+            flush=True,
+        )
 
 
 def show_growth(cases: list[str], sizes: list[int], folder: Path):
@@ -196,8 +201,11 @@ def show_growth(cases: list[str], sizes: list[int], folder: Path):
                     break
                 num_bytes, seconds, memory = result
                 unit = seconds * 1e9 / num_bytes / math.log2(num_bytes)
-                print(f"    {num_bytes / 1e6:8.1f} MB: {seconds:8.3f} s ({unit:6.2f}), {memory / 1e6:6.0f} MB, "
-                      f"{memory / num_bytes:.0f} bytes each", flush=True)
+                print(
+                    f"    {num_bytes / 1e6:8.1f} MB: {seconds:8.3f} s ({unit:6.2f}), {memory / 1e6:6.0f} MB, "
+                    f"{memory / num_bytes:.0f} bytes each",
+                    flush=True,
+                )
 
 
 def show_scripts(files: list[str], size: int, folder: Path):
@@ -206,15 +214,22 @@ def show_scripts(files: list[str], size: int, folder: Path):
     path, output = folder / "file.txt", folder / "output"
     for name in files:
         run_job("write", name, size, folder)  # in a process of its own: what this one takes would count as the script's
-        command = [sys.executable, str(ROOT / "tokenize_data.py"), f"--data_files={path}", "--vocab_size=4096",
-                   f"--tokens_dir={folder / 'tokens'}"]
+        command = [
+            sys.executable,
+            str(ROOT / "tokenize_data.py"),
+            f"--data_files={path}",
+            "--vocab_size=4096",
+            f"--tokens_dir={folder / 'tokens'}",
+        ]
         start = time.perf_counter()
         with open(output, "wb") as file:
             process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, cwd=folder)
             _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
-        print(f"  {name}: exit {process.returncode}, {time.perf_counter() - start:.1f} s, "
-              f"peak {usage.ru_maxrss * KIB / 1e6:.0f} MB")
+        print(
+            f"  {name}: exit {process.returncode}, {time.perf_counter() - start:.1f} s, "
+            f"peak {usage.ru_maxrss * KIB / 1e6:.0f} MB"
+        )
         lines = output.read_text("utf-8", "replace").replace("\r", "\n").splitlines()
         for line in [line for line in lines if line and "B/s" not in line and "?B" not in line][-5:]:
             print(f"    {line[:160]}", flush=True)
