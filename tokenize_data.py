@@ -5,12 +5,12 @@ import time
 import warnings
 from pathlib import Path
 
-from tqdm import tqdm
-
-from alilama.config import load_config
-from alilama.data import find_sources, is_passed_over, write_token_files
-from alilama.errors import UserError, one_line_errors
-from alilama.tokenizer import Tokenizer
+from alilama.common.config import load_config
+from alilama.common.errors import UserError, one_line_errors
+from alilama.common.progress import progress
+from alilama.data.text import find_sources, is_skipped
+from alilama.data.tokenizer import Tokenizer
+from alilama.data.tokens import write_token_files
 
 ROOT = Path(__file__).parent
 DEMO_FILE = Path("data/demo/stories.txt")
@@ -31,7 +31,7 @@ def make_demo_text() -> str:
 def main(argv: list[str]):
     config = load_config(ROOT / "TRAINCONFIG.py", argv, "Makes a tokenizer and token files from text files.")
     raw = Path("data/raw")
-    texts = [path for path in raw.rglob("*") if path.is_file() and not is_passed_over(path.relative_to(raw))]
+    texts = [path for path in raw.rglob("*") if path.is_file() and not is_skipped(path.relative_to(raw))]
     if config.data_files == "data/raw" and not texts:
         print(f"There is no text in data/raw yet, so this uses {DEMO_MEGABYTES} MB of the built-in demo stories.")
         print("Put your own .txt files there, or pass --data_files=PATH, and run this again.")
@@ -53,16 +53,13 @@ def main(argv: list[str]):
     warnings.formatwarning = lambda message, *_: f"Note: {message}\n"
     started = time.perf_counter()
 
-    def progress(title: str, total: int) -> tqdm:
-        return tqdm(desc=title, total=total, unit="B", unit_scale=True, dynamic_ncols=True)
-
     if config.init_from is not None:
         tokenizer = Tokenizer.load(Path(config.init_from) / "tokenizer.json")
         print(f"Using the tokenizer of {config.init_from}")
     else:
-        with progress("learning the vocabulary", num_bytes) as bar:
+        with progress(num_bytes, desc="learning the vocabulary", unit="B", unit_scale=True) as bar:
             tokenizer = Tokenizer.train(config.data_files, config.vocab_size, pattern=config.pattern, on_bytes=bar.update)
-    with progress("writing tokens", num_bytes + num_val_bytes) as bar:
+    with progress(num_bytes + num_val_bytes, desc="writing tokens", unit="B", unit_scale=True) as bar:
         meta = write_token_files(
             tokenizer,
             sources,

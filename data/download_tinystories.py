@@ -13,9 +13,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from alilama.data import replacing
-from alilama.errors import UserError, one_line_errors
-from alilama.tokenizer import END_OF_TEXT
+from alilama.common.errors import UserError, one_line_errors
+from alilama.common.files import replacing
+from alilama.data.tokenizer import END_OF_TEXT
 
 DATASET = "roneneldan/TinyStories"
 PATHS = {"validation": "tinystories_valid.txt", "train": "raw/tinystories.txt"}  # of each split, the small one first

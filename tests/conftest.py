@@ -16,10 +16,10 @@ os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
 import pytest
 import torch
 
-from alilama.checkpoint import save_description, save_weights
-from alilama.config import Config, read_settings
-from alilama.model import Model, ModelConfig
-from alilama.tokenizer import Tokenizer
+from alilama.common.config import Config, read_settings
+from alilama.data.tokenizer import Tokenizer
+from alilama.model.folder import save_description, save_weights
+from alilama.model.model import Model, ModelConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 torch.set_num_threads(1)
@@ -39,15 +39,10 @@ def write_prose(documents: int, seed: int) -> str:
         name, friend, animal = rng.choice(NAMES), rng.choice(NAMES), rng.choice(ANIMALS)
         sentences = [f"Once upon a time, {name} and a {rng.choice(FEELINGS)} {animal} lived near the {rng.choice(PLACES)}."]
         for _ in range(rng.randint(3, 5)):
-            sentences.append(
-                rng.choice(
-                    [
-                        f"{name} found a {rng.choice(THINGS)} in the {rng.choice(PLACES)} and felt very {rng.choice(FEELINGS)}.",
-                        f'"Look at my {rng.choice(THINGS)}!" said {friend}, and the {animal} ran to the {rng.choice(PLACES)}.',
-                        f"The {animal} was {rng.choice(FEELINGS)}, so {name} gave it {rng.randint(2, 12)} {rng.choice(THINGS)}s.",
-                    ]
-                )
-            )
+            found = f"{name} found a {rng.choice(THINGS)} in the {rng.choice(PLACES)} and felt very {rng.choice(FEELINGS)}."
+            said = f'"Look at my {rng.choice(THINGS)}!" said {friend}, and the {animal} ran to the {rng.choice(PLACES)}.'
+            gave = f"The {animal} was {rng.choice(FEELINGS)}, so {name} gave it {rng.randint(2, 12)} {rng.choice(THINGS)}s."
+            sentences.append(rng.choice([found, said, gave]))
         stories.append(" ".join(sentences) + f"\nThen {name} went home.\n\nThe end…")
     return "\n<|endoftext|>\n".join(stories) + "\n"
 

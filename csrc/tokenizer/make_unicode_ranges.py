@@ -1,4 +1,4 @@
-"""Writes csrc/tokenizer/unicode_ranges.inc: which code points are letters, numbers and white space, as the regex package has it."""
+"""Writes unicode_ranges.inc: which code points are letters, numbers and white space, as the regex package has it."""
 
 from pathlib import Path
 

@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 import rustbpe
 
-import alilama.data
-from alilama.tokenizer import Tokenizer
+import alilama.data.text
+from alilama.data.tokenizer import Tokenizer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from oracles import PATTERN_STRINGS
@@ -276,11 +276,11 @@ def compare_training(documents: list[str], file: Path, folder: Path):
         print(f"  {pattern}: {len(tokens):,} tokens learned from {size / 1e6:.1f} MB equal rustbpe's")
         variants = [(threads, 1 << 20) for threads in (2, 3, 7)] + [(2, 1 << 16), (3, 1_000_003), (7, 4099), (1, 1 << 24)]
         for threads, block_bytes in variants:
-            alilama.data.BLOCK_BYTES = block_bytes
+            alilama.data.text.BLOCK_BYTES = block_bytes
             again = Tokenizer.train(str(file), VOCAB_SIZES[0], pattern=pattern, num_threads=threads)
             assert again.merges == trained.merges, f"{pattern}: other merges on {threads} threads in blocks of {block_bytes}"
             print(f"  {pattern}: the same on {threads} thread(s) in blocks of {block_bytes:,} bytes")
-        alilama.data.BLOCK_BYTES = 1 << 20
+        alilama.data.text.BLOCK_BYTES = 1 << 20
 
 
 def main():

@@ -19,11 +19,12 @@ from pathlib import Path
 import torch
 from training import SHAPES, load_nanogpt, synchronize
 
-from alilama.checkpoint import save_description, save_weights
-from alilama.decoding import TorchDecoder
-from alilama.generate import Sampler, Sampling, next_ids, stream_batch
-from alilama.model import Model, ModelConfig, choose_device
-from alilama.tokenizer import Tokenizer
+from alilama.data.tokenizer import Tokenizer
+from alilama.model.folder import save_description, save_weights
+from alilama.model.model import Model, ModelConfig, choose_device
+from alilama.writing.decoding import TorchDecoder
+from alilama.writing.sampling import Sampler, Sampling
+from alilama.writing.streams import next_ids, stream_batch
 
 
 def read_rate(bytes: int, device: str) -> float:

@@ -20,12 +20,13 @@ import torch
 from safetensors.torch import save_model
 from training import SHAPES, load_nanogpt, step_of_nanogpt
 
-from alilama.config import read_settings
-from alilama.data import TokenFiles, TrainingWindows, load_token_files
-from alilama.evaluate import count_bytes
-from alilama.model import ModelConfig, choose_device
-from alilama.tokenizer import Tokenizer
-from alilama.training import choose_precision
+from alilama.common.config import read_settings
+from alilama.data.batches import TrainingWindows
+from alilama.data.tokenizer import Tokenizer
+from alilama.data.tokens import TokenFiles, load_token_files
+from alilama.model.model import ModelConfig, choose_device
+from alilama.training.scoring import count_bytes
+from alilama.training.trainer import choose_precision
 
 ROOT = Path(__file__).resolve().parents[2]
 BATCH_SIZE, CONTEXT = 64, 128

@@ -17,10 +17,10 @@ import torch
 from safetensors.torch import load_model as load_weights
 from training import load_nanogpt
 
-from alilama import load_model
-from alilama.evaluate import encode_files
-from alilama.model import ModelConfig
-from alilama.tokenizer import Tokenizer
+from alilama import generate_batch, load_model
+from alilama.data.tokenizer import Tokenizer
+from alilama.model.model import ModelConfig
+from alilama.training.scoring import encode_files
 
 PROMPTS = [
     "Once upon a time",
@@ -58,7 +58,8 @@ def repeated(stories: list[list[str]], n: int) -> float:
 
 def our_stories(arguments: argparse.Namespace, model, tokenizer: Tokenizer) -> list[list[int]]:
     prompts = [tokenizer.encode_document(prompt) for prompt in PROMPTS for _ in range(arguments.samples)]
-    return model.generate(
+    return generate_batch(
+        model,
         prompts,
         max_new_tokens=arguments.tokens,
         temperature=arguments.temperature,

@@ -46,7 +46,7 @@ def train_alilama(data: str, vocab_size: int, threads: int, out: str) -> float:
 def train_rustbpe(data: str, vocab_size: int, threads: int, out: str) -> float:
     import rustbpe
 
-    from alilama.tokenizer import PATTERNS
+    from alilama.data.tokenizer import PATTERNS
 
     documents, tokenizer = read_documents(data), rustbpe.Tokenizer()
     start = time.perf_counter()
@@ -77,7 +77,7 @@ def train_sentencepiece(data: str, vocab_size: int, threads: int, out: str) -> f
 def train_tokenizers(data: str, vocab_size: int, threads: int, out: str) -> float:
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
-    from alilama.tokenizer import PATTERNS
+    from alilama.data.tokenizer import PATTERNS
 
     documents, tokenizer = read_documents(data), Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

@@ -28,11 +28,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from alilama.attention import alibi_slopes, choose_attention, prepare_blocks
-from alilama.config import Config, read_settings
-from alilama.data import TrainingWindows
-from alilama.model import Model, ModelConfig, choose_device
-from alilama.training import TrainingStep, choose_precision
+from alilama.common.config import Config, read_settings
+from alilama.data.batches import TrainingWindows
+from alilama.model.attention import alibi_slopes, choose_attention, prepare_blocks
+from alilama.model.model import Model, ModelConfig, choose_device
+from alilama.training.optim import make_optimizers
+from alilama.training.trainer import Trainer, choose_precision
 
 ROOT = Path(__file__).resolve().parents[2]
 SHAPES = {  # d_model, blocks, heads, vocabulary; the last two as in llama2.c
@@ -119,7 +120,8 @@ def make_alilama(shape: ModelConfig, batch_size: int, precision: torch.dtype, de
         | {"batch_size": batch_size, "max_seq_len": shape.max_seq_len, "d_model": shape.d_model, "num_heads": shape.num_heads}
     )
     model = Model(shape).to(device)
-    train_step = TrainingStep(model, config, precision, on_message=print)
+    optimizers = make_optimizers(model, config, precision)
+    train_step = Trainer(model, optimizers, config, precision, on_message=print)
     train_step.prepare(torch.from_numpy(batches.batch(0)))
     return lambda step: train_step(torch.from_numpy(batches.batch(step)), 1e-3)
 

@@ -134,7 +134,7 @@ def do_job(job: str):
     if work == "write":
         (Path(folder) / "file.txt").write_bytes(FILES[case](size))
         return print(json.dumps([size, 0, 0]))
-    import alilama.tokenizer  # noqa: F401
+    import alilama.data.tokenizer  # noqa: F401
 
     text = CASES[case](size)
     num_bytes = len(text.encode())

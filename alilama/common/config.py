@@ -1,0 +1,183 @@
+"""Reads TRAINCONFIG.py and the command line, and refuses what cannot be."""
+
+import io
+import math
+import runpy
+import tokenize
+import traceback
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+from types import NoneType
+
+from alilama.common.errors import ArgumentParser, UserError
+
+OPTIMIZERS = ("adamw", "muon")
+MAX_SIZE = 1 << 24  # of anything in a model or batch: more is a slip of the hand
+LOGGERS = (None, "tensorboard", "wandb")
+PRECISIONS = ("auto", "bf16", "fp16", "fp32")
+
+
+@dataclass
+class Config:
+    """The settings of a run; TRAINCONFIG.py gives every value and says what it means."""
+
+    data_files: str | list[str]
+    val_files: str | list[str] | None
+    val_fraction: float
+    vocab_size: int
+    pattern: str
+    tokens_dir: str
+
+    model_name: str
+    d_model: int
+    blocks: int
+    num_heads: int
+    hidden_dim: int | None
+    max_seq_len: int
+    dropout: float
+
+    epochs: float
+    train_tokens: int | None
+    batch_size: int
+    learning_rate: float
+    warmup: float
+    weight_decay: float
+    beta1: float
+    beta2: float
+    grad_clip: float
+    optimizer: str
+    precision: str
+    compile_model: bool
+    seed: int
+    init_from: str | None
+
+    log_interval: int
+    eval_interval: int
+    eval_tokens: int | None
+    sample_prompt: str
+    log_to: str | None
+    models_dir: str
+
+    def __post_init__(self):
+        """Derives what is None and raises UserError for what cannot be."""
+        for name in (
+            "d_model",
+            "blocks",
+            "num_heads",
+            "hidden_dim",
+            "max_seq_len",
+            "epochs",
+            "train_tokens",
+            "batch_size",
+            "learning_rate",
+            "grad_clip",
+            "log_interval",
+            "eval_interval",
+            "eval_tokens",
+        ):
+            value = getattr(self, name)
+            self._check(name, value is None or 0 < value < math.inf, "a number above 0")
+        for name in ("d_model", "blocks", "num_heads", "hidden_dim", "max_seq_len", "batch_size"):
+            self._check(name, (getattr(self, name) or 0) < MAX_SIZE, f"a number below {MAX_SIZE:,}")
+        self._check("epochs", self.epochs < 1e9, "a number below 1e9")
+        self._check("train_tokens", (self.train_tokens or 0) < 2**60, "a number below 2**60")
+        self._check("val_fraction", self.val_fraction == 0 or self.val_fraction > 1e-9, "0 or above 1e-9")
+        for name in ("val_fraction", "dropout", "warmup", "beta1", "beta2"):
+            self._check(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
+        for name, allowed in (("optimizer", OPTIMIZERS), ("precision", PRECISIONS), ("log_to", LOGGERS)):
+            self._check(name, getattr(self, name) in allowed, f"one of {', '.join(map(str, allowed))}")
+        self._check("vocab_size", self.vocab_size >= 257, "at least 257: 256 bytes and <|endoftext|>")
+        self._check("weight_decay", 0 <= self.weight_decay < math.inf, "at least 0")
+        self._check("seed", 0 <= self.seed < 2**63, "at least 0 and below 2**63")
+        self._check("num_heads", self.d_model % self.num_heads == 0, f"a divisor of d_model = {self.d_model}")
+        self._check("val_fraction", self.val_fraction > 0 or self.val_files is not None, "above 0 unless val_files are given")
+        self._check(
+            "model_name",
+            self.model_name not in ("", ".", "..") and not set(self.model_name) & set("/\\"),
+            "the name of a folder inside models_dir",
+        )
+        self.hidden_dim = self.hidden_dim or 4 * self.d_model
+
+    def _check(self, name: str, holds: bool, expected: str):
+        if not holds:
+            raise UserError(f"{name} = {getattr(self, name)!r}: expected {expected}")
+
+    @property
+    def model_dir(self) -> Path:
+        return Path(self.models_dir) / self.model_name
+
+
+TYPES = typing.get_type_hints(Config)
+
+
+def read_settings(path: Path) -> tuple[dict[str, object], dict[str, str]]:
+    """Runs a TRAINCONFIG.py; returns its settings and the comment of each, by name."""
+    try:
+        source = path.read_text(encoding="utf-8")
+        values = {name: value for name, value in runpy.run_path(str(path)).items() if not name.startswith("__")}
+    except SyntaxError as error:
+        raise UserError(f"{path}, line {error.lineno}: {error.msg}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is no UTF-8 text ({error}); save it as UTF-8") from None
+    except Exception as error:  # the file is the user's code: whatever it raises is a mistake in it
+        line = traceback.extract_tb(error.__traceback__)[-1].lineno
+        raise UserError(f"{path}, line {line}: {type(error).__name__}: {error}") from None
+    if unknown := values.keys() - TYPES.keys():
+        raise UserError(f"{path}: {min(unknown)} is no setting; the settings are {', '.join(TYPES)}")
+    if missing := [name for name in TYPES if name not in values]:
+        raise UserError(f"{path}: {missing[0]} is missing; add a line '{missing[0]} = ...'")
+    comments, name = {}, ""
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.NAME and token.start[1] == 0:
+            name = token.string
+        elif token.type == tokenize.COMMENT and token.start[1] > 0:
+            comments[name] = token.string.lstrip("# ")
+    for name in values:
+        values[name] = convert(name, values[name])
+    return values, comments
+
+
+def convert(name: str, value: object) -> object:
+    """Returns `value` as the type of setting `name`; text, as on the command line, is read as a value of that type."""
+    kinds = typing.get_args(TYPES[name]) or (TYPES[name],)
+    expected = " or ".join("None" if kind is NoneType else getattr(kind, "__name__", str(kind)) for kind in kinds)
+    try:
+        if value is None or (value == "None" and NoneType in kinds):
+            if NoneType in kinds:
+                return None
+        elif isinstance(value, (list, tuple)):
+            if list[str] in kinds and all(isinstance(item, str) for item in value):
+                return list(value)
+        elif bool in kinds or isinstance(value, bool):
+            if bool in kinds:
+                return {"true": True, "1": True, "false": False, "0": False}[str(value).lower()]
+        elif int in kinds:
+            if float(value) == int(float(value)):  # 22e6 is a whole number too
+                return int(float(value)) if isinstance(value, float) or "e" in str(value).lower() else int(value)
+        elif float in kinds:
+            return float(value)
+        elif isinstance(value, str):
+            return value
+    except (ValueError, KeyError, OverflowError, TypeError):
+        pass
+    raise UserError(f"{name} = {value!r}: expected {expected}")
+
+
+def load_config(path: Path, argv: list[str], description: str) -> Config:
+    """Returns the settings of a TRAINCONFIG.py, overridden by --name=value or --name value in `argv`."""
+    values, comments = read_settings(path)
+    parser = ArgumentParser(
+        description=description,
+        allow_abbrev=False,
+        usage="%(prog)s [--name=value ...]",
+        epilog=f"The values without these options are those of {path.name}.",
+    )
+    for name in TYPES:
+        comment = f"{comments.get(name, '')} [{values[name]}]".replace("%", "%%")
+        nargs = "+" if list[str] in typing.get_args(TYPES[name]) else None
+        parser.add_argument(f"--{name}", nargs=nargs, metavar="X", help=comment)
+    given = {name: value for name, value in vars(parser.parse_args(argv)).items() if value is not None}
+    for name, value in given.items():
+        values[name] = convert(name, value[0] if isinstance(value, list) and len(value) == 1 else value)
+    return Config(**values)

@@ -1,0 +1,1 @@
+"""Text files, the tokenizer, token files, batches."""

@@ -1,0 +1,451 @@
+"""Byte-level BPE with a C++ core: trained on your text, read by `tokenizers` and `transformers` as it is.
+
+    tok = Tokenizer.train(["stories.txt"], vocab_size=4096)
+    tok.decode(tok.encode("Once upon a time")) == "Once upon a time"
+
+Ids 0-255 are the bytes, then the merges in the order they were learned, then the special tokens.
+"""
+
+import hashlib
+import json
+import os
+import queue
+import re
+import warnings
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from functools import cached_property
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import regex
+
+from alilama import _bpe
+from alilama.common.errors import UserError
+from alilama.common.files import replacing
+from alilama.data.formats import END_OF_TEXT, GPT2_PATTERN, Vocabulary, from_hugging_face, from_minbpe, to_hugging_face
+from alilama.data.text import BLOCK_BYTES, Block, find_sources, map_blocks, read_blocks, threads
+
+if TYPE_CHECKING:
+    import tiktoken
+
+# When the distinct pieces of a text take more memory than this, the rarest are dropped until they take half.
+MAX_PIECES_BYTES = 1 << 30
+# Blocks between two looks at that, so that the result does not depend on the number of threads; no more threads are of use.
+SEGMENT_BLOCKS = 32
+MAX_MERGES = 1 << 31
+MAX_TOKEN_BYTES = 256 << 20  # of all tokens together, so that a few lines of merges cannot fill the memory
+
+# The patterns that the C++ core cuts by itself.
+PATTERNS = {
+    "gpt4": r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+",
+    "gpt2": GPT2_PATTERN,
+}
+# Other ways to write them, which cut the same: Llama 3's, GPT-2's.
+PATTERN_NAMES = {expression: name for name, expression in PATTERNS.items()} | {
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|"
+    r"\s+(?!\S)|\s+": "gpt4",
+    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+": "gpt2",
+}
+
+
+class Tokenizer:
+    """A byte-level BPE tokenizer; immutable, and threads may share it.
+
+    merges: pairs of ids; pair i makes id 256 + i. pattern: "gpt4", "gpt2" or a regular expression of the `regex` package,
+    which cuts more slowly; text that it does not match is a piece too, so nothing is ever lost.
+    """
+
+    def __init__(
+        self, merges: Sequence[tuple[int, int]], *, special_tokens: Sequence[str] = (END_OF_TEXT,), pattern: str = "gpt4"
+    ):
+        check_special_tokens(special_tokens)
+        tokens, num_bytes = [bytes([byte]) for byte in range(256)], 0
+        for i, (left, right) in enumerate(merges):
+            if not (0 <= left < len(tokens) and 0 <= right < len(tokens)):
+                raise UserError(f"merge {i} joins ids {left} and {right}, but only ids below {len(tokens)} are made before it")
+            tokens.append(tokens[left] + tokens[right])
+            num_bytes += len(tokens[-1])
+            if num_bytes > MAX_TOKEN_BYTES:
+                raise UserError(f"the tokens up to merge {i} take {num_bytes:,} bytes; at most {MAX_TOKEN_BYTES:,} can be held")
+        numbered = [(left, right, 256 + i) for i, (left, right) in enumerate(merges)]
+        special = {token: len(tokens) + i for i, token in enumerate(special_tokens)}
+        tokens += [token.encode() for token in special_tokens]
+        self._set_up(Vocabulary(tokens, list(range(256)), numbered, []), special, pattern)
+
+    @classmethod
+    def _of(cls, vocabulary: Vocabulary, special_tokens: dict[str, int], pattern: str) -> "Tokenizer":
+        """Makes a tokenizer whose ids are numbered in another way than ours."""
+        tokenizer = cls.__new__(cls)
+        tokenizer._set_up(vocabulary, special_tokens, pattern)
+        return tokenizer
+
+    def __reduce__(self) -> tuple:
+        return Tokenizer._of, (self._vocabulary, self.special_tokens, self.pattern)
+
+    def _set_up(self, vocabulary: Vocabulary, special_tokens: dict[str, int], pattern: str):
+        self.pattern = PATTERN_NAMES.get(pattern, pattern)
+        self._compiled = compile_pattern(PATTERNS.get(self.pattern, self.pattern))
+        self._vocabulary = vocabulary
+        try:
+            self._core = _bpe.Encoder(**vars(vocabulary))
+        except ValueError as error:
+            raise UserError(str(error)) from None
+        self.special_tokens = special_tokens
+        self.vocab_size = len(vocabulary.tokens)
+
+    # ---- training ----
+
+    @classmethod
+    def train(
+        cls,
+        files: str | Iterable[str],
+        vocab_size: int,
+        *,
+        special_tokens: Sequence[str] = (END_OF_TEXT,),
+        pattern: str = "gpt4",
+        num_threads: int | None = None,
+        on_bytes: Callable[[int], None] = lambda size: None,
+    ) -> "Tokenizer":
+        """Learns a vocabulary from text files, folders or glob patterns; documents stand between <|endoftext|> lines.
+
+        `on_bytes` is told the size of every block read. The result does not depend on `num_threads`. Memory is bounded for
+        files of any size: where the distinct pieces of the text would take more than MAX_PIECES_BYTES, the rarest are
+        dropped, with a warning. Raises UserError for a vocab_size that is too small for the bytes and special tokens or
+        larger than the text can give.
+        """
+        pattern = PATTERN_NAMES.get(pattern, pattern)
+        is_cut_anywhere = pattern in PATTERNS and not any(may_be_cut(token) for token in special_tokens)
+        blocks = read_blocks(find_sources(files), pattern if is_cut_anywhere else None)
+
+        def texts() -> Iterator[list[bytes]]:
+            for block in blocks:
+                on_bytes(len(block.text))
+                yield [block.text]
+
+        return cls._train(texts(), vocab_size, special_tokens, pattern, num_threads, has_documents=True)
+
+    @classmethod
+    def train_from_iterator(
+        cls,
+        texts: Iterable[str],
+        vocab_size: int,
+        *,
+        special_tokens: Sequence[str] = (END_OF_TEXT,),
+        pattern: str = "gpt4",
+        num_threads: int | None = None,
+    ) -> "Tokenizer":
+        """Learns a vocabulary from texts, each a document of its own."""
+        return cls._train(blocks_of_texts(texts), vocab_size, special_tokens, pattern, num_threads, has_documents=False)
+
+    @classmethod
+    def _train(
+        cls,
+        blocks: Iterable[list[bytes]],
+        vocab_size: int,
+        special_tokens: Sequence[str],
+        pattern: str,
+        num_threads: int | None,
+        has_documents: bool,
+    ) -> "Tokenizer":
+        bytes_only = cls([], special_tokens=special_tokens, pattern=pattern)
+        if vocab_size < bytes_only.vocab_size:
+            raise UserError(
+                f"vocab_size {vocab_size} is too small: 256 bytes and {len(special_tokens)} special token(s) need "
+                f"at least {bytes_only.vocab_size}"
+            )
+        counter, num_dropped = bytes_only._count_all(blocks, threads(num_threads), has_documents)
+        if num_dropped:
+            warnings.warn(
+                f"the distinct pieces of this text do not fit into memory: {num_dropped:,} of the rarest were "
+                "dropped on the way, so rare pairs may be missing from the vocabulary",
+                stacklevel=3,
+            )
+        wanted = min(vocab_size - bytes_only.vocab_size, MAX_MERGES)
+        merges = counter.learn_merges(wanted)
+        tokenizer = cls(merges, special_tokens=special_tokens, pattern=pattern)
+        if tokenizer.vocab_size < vocab_size:
+            raise UserError(
+                f"vocab_size {vocab_size} is more than this text can give: after {len(merges)} merges no pair is "
+                f"left; give more text or a vocab_size of at most {tokenizer.vocab_size}"
+            )
+        return tokenizer
+
+    def _count_all(self, blocks: Iterable[list[bytes]], num_threads: int, has_documents: bool) -> tuple[_bpe.PieceCounter, int]:
+        """Returns the counted pieces of all blocks, and how many distinct ones were dropped to bound their memory."""
+        counters = [_bpe.PieceCounter() for _ in range(num_threads)]
+        idle = queue.SimpleQueue()
+        for counter in counters:
+            idle.put(counter)
+
+        def count(texts: list[bytes]):
+            counter = idle.get()
+            try:
+                for text in texts:
+                    self._count_pieces(counter, text, has_documents)
+            finally:
+                idle.put(counter)
+
+        def merge_counters() -> int:
+            for counter in counters[1:]:
+                counters[0].merge(counter)
+            return counters[0].drop_rarest(MAX_PIECES_BYTES // 2) if counters[0].num_bytes > MAX_PIECES_BYTES else 0
+
+        blocks, num_dropped = iter(blocks), 0
+        while first := list(islice(blocks, 1)):
+            for _ in map_blocks(count, chain(first, islice(blocks, SEGMENT_BLOCKS - 1)), num_threads):
+                pass
+            if sum(counter.num_bytes for counter in counters) > MAX_PIECES_BYTES:
+                num_dropped += merge_counters()
+        return counters[0], num_dropped + merge_counters()
+
+    def _count_pieces(self, counter: _bpe.PieceCounter, text: bytes, has_documents: bool):
+        special_tokens = list(self.special_tokens)
+        if self.native_pattern is not None:
+            counter.add_text(self.pattern, text, special_tokens, has_documents)
+            return
+        for document in _bpe.split_documents(text) if has_documents else [text]:
+            for stretch in _bpe.split_at_tokens(document, special_tokens):
+                counter.add_pieces(self._cut(stretch))
+
+    # ---- encoding ----
+
+    @property
+    def native_pattern(self) -> str | None:
+        """The pattern's name where the C++ core cuts by it, else None."""
+        return self.pattern if self.pattern in PATTERNS else None
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The smallest of uint16 and uint32 that holds every id."""
+        return np.dtype(np.uint16 if self.vocab_size <= 65536 else np.uint32)
+
+    def encode(
+        self,
+        text: str,
+        *,
+        allowed_special: Literal["all"] | Collection[str] = frozenset(),
+        disallowed_special: Literal["all"] | Collection[str] = "all",
+    ) -> list[int]:
+        """Encodes text; special tokens in it become their ids if allowed, an error if disallowed, else ordinary text.
+
+        The words and their meaning are tiktoken's. Of special tokens that begin together the longest is taken.
+        """
+        allowed = set(self.special_tokens) if allowed_special == "all" else set(allowed_special) & set(self.special_tokens)
+        disallowed = set(self.special_tokens) - allowed if disallowed_special == "all" else set(disallowed_special)
+        if disallowed and (found := any_of(disallowed).search(text)):
+            raise UserError(
+                f"the text holds the special token {found[0]!r} at character {found.start()}: pass allowed_special="
+                f"{{{found[0]!r}}} to encode it as one token, or disallowed_special=() to encode it as ordinary text"
+            )
+        if not allowed:
+            return self.encode_ordinary(text)
+        ids, start = [], 0
+        for found in any_of(allowed).finditer(text):
+            ids += self.encode_ordinary(text[start : found.start()])
+            ids.append(self.special_tokens[found[0]])
+            start = found.end()
+        return ids + self.encode_ordinary(text[start:])
+
+    def encode_document(self, text: str) -> list[int]:
+        """Encodes text as the token files hold it, preceded by <|endoftext|>. Raises UserError for a special token in it."""
+        eot_id = self.eot_id
+        if found := any_of(self.special_tokens).search(text):
+            raise UserError(f"the text holds the special token {found[0]!r} at character {found.start()}; leave it out")
+        return [eot_id, *self.encode_ordinary(text)]
+
+    def encode_ordinary(self, text: str) -> list[int]:
+        """Encodes text with no regard to special tokens."""
+        if self.native_pattern is not None:
+            return self._encode_by(self._core.encode, text)
+        return self.encode_to_numpy(text).tolist()
+
+    def encode_batch(self, texts: Sequence[str], num_threads: int | None = None) -> list[list[int]]:
+        """Encodes each text as `encode` does, on `num_threads` threads (all cores unless given)."""
+        return list(map_blocks(self.encode, texts, threads(num_threads)))
+
+    def encode_to_numpy(self, text: str) -> np.ndarray:
+        """Encodes text with no regard to special tokens into a uint16 array, uint32 above 65,536 tokens."""
+        if self.native_pattern is not None:
+            return self._encode_by(self._core.encode_to_numpy, text)
+        return self._core.encode_pieces(self._cut(to_bytes(text)))
+
+    def _encode_by(self, encode: Callable, text: str) -> list[int] | np.ndarray:
+        try:
+            return encode(self.pattern, text)
+        except UnicodeEncodeError:  # it holds surrogates
+            return encode(self.pattern, to_bytes(text))
+
+    def encode_block(self, block: Block) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
+        """Encodes the documents in a block of a text file, each that begins there preceded by <|endoftext|>.
+
+        Returns the ids, the number of tokens and of bytes of each part (a document or the rest of one that an earlier
+        block began), and whether the first part is such a rest. Empty documents are left out.
+        """
+        if self.native_pattern is not None:
+            ids, part_tokens, part_bytes = self._core.encode_documents(self.pattern, block.text, self.eot_id, block.continues)
+        else:
+            documents = [document for document in _bpe.split_documents(block.text) if document]
+            encoded = [self._core.encode_pieces(self._cut(document)) for document in documents]
+            eot = np.array([self.eot_id], dtype=self.dtype)
+            ids = np.concatenate([eot[:0], *(part for document in encoded for part in (eot, document))])
+            part_tokens = [1 + len(document) for document in encoded]
+            part_bytes = [len(document) for document in documents]
+        return ids, np.array(part_tokens, dtype=np.int64), np.array(part_bytes, dtype=np.int64), block.continues
+
+    def _cut(self, text: bytes) -> list[bytes]:
+        """Cuts text into pieces by the `regex` package; what the pattern does not match is a piece too."""
+        string = text.decode("utf-8", "surrogateescape")  # bytes that are no UTF-8 come back as they were
+        pieces, start = [], 0
+        for found in self._compiled.finditer(string):
+            pieces += [string[start : found.start()], found[0]]
+            start = found.end()
+        pieces.append(string[start:])
+        return [piece.encode("utf-8", "surrogateescape") for piece in pieces if piece]
+
+    # ---- decoding ----
+
+    def decode_bytes(self, ids: Sequence[int] | np.ndarray) -> bytes:
+        """Returns the bytes of the tokens. Raises UserError at an id that is none."""
+        try:
+            return self._core.decode_to_bytes(ids)
+        except IndexError as error:
+            raise UserError(str(error)) from None
+
+    def decode(self, ids: Sequence[int] | np.ndarray, errors: str = "replace") -> str:
+        """Returns the text of the tokens; `errors` says what becomes of bytes that are no UTF-8, as in bytes.decode."""
+        try:
+            return self._core.decode_to_str(ids, errors)
+        except IndexError as error:
+            raise UserError(str(error)) from None
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """Returns the bytes of one token. Raises UserError where the id is none."""
+        return self.decode_bytes([token_id])
+
+    # ---- looking at it ----
+
+    @cached_property
+    def merges(self) -> list[tuple[int, int]]:
+        """The pairs of ids in the order they were learned: merge i makes id 256 + i unless the tokenizer is a foreign one."""
+        return [(left, right) for left, right, _ in self._vocabulary.merges]
+
+    @property
+    def eot_id(self) -> int:
+        """The id of <|endoftext|>. Raises UserError where a foreign tokenizer has none."""
+        if END_OF_TEXT not in self.special_tokens:
+            raise UserError(
+                f"the tokenizer has no {END_OF_TEXT}, which separates documents here; its special tokens are "
+                f"{list(self.special_tokens)}"
+            )
+        return self.special_tokens[END_OF_TEXT]
+
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 of what `save` writes, in hex: equal for tokenizers that encode alike."""
+        return hashlib.sha256(self._to_json().encode()).hexdigest()
+
+    def __repr__(self) -> str:
+        return f"Tokenizer(vocab_size={self.vocab_size}, pattern={self.pattern!r}, special_tokens={list(self.special_tokens)})"
+
+    # ---- files ----
+
+    def save(self, path: str | os.PathLike):
+        """Writes Hugging Face's tokenizer.json. Raises UserError where it cannot express the tokenizer."""
+        content = self._to_json().encode()
+        with replacing(Path(path)) as file:
+            file.write(content)
+
+    def _to_json(self) -> str:
+        content = to_hugging_face(self._vocabulary, self.special_tokens, self._compiled.pattern)
+        return json.dumps(content, ensure_ascii=False, indent=1) + "\n"
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> "Tokenizer":
+        """Reads the tokenizer.json of a byte-level BPE: ours, or one that Hugging Face's libraries made, ids as there.
+
+        Raises UserError for a file that is damaged or holds another kind of tokenizer, with the reason.
+        """
+        try:
+            return cls._of(*from_hugging_face(json.loads(Path(path).read_text(encoding="utf-8"))))
+        except (ValueError, RecursionError) as error:  # Unicode and JSON errors are ValueErrors
+            raise UserError(f"{path}: {error}; make one with tokenize_data.py") from None
+
+    @classmethod
+    def from_minbpe(cls, path: str | os.PathLike) -> "Tokenizer":
+        """Reads minbpe's .model file ("minbpe v1"); its special tokens are kept, <|endoftext|> is added where it lacks."""
+        try:
+            merges, special_tokens, pattern = from_minbpe(Path(path).read_text(encoding="utf-8"))
+            return cls(merges, special_tokens=special_tokens, pattern=pattern)
+        except ValueError as error:
+            raise UserError(f"{path}: {error}; expected a file that minbpe saved") from None
+
+    def to_tiktoken(self) -> "tiktoken.Encoding":
+        """Returns the same tokenizer as a tiktoken.Encoding; needs the tiktoken package.
+
+        Raises UserError where tiktoken, which merges by the id of the result, would give other ids.
+        """
+        import tiktoken
+
+        results = [result for _, _, result in self._vocabulary.merges]
+        if results != sorted(set(results)):
+            raise UserError("tiktoken merges by the id of the result, and this tokenizer's merges are in another order")
+        special_ids = set(self.special_tokens.values())
+        ids = [id for id, token in enumerate(self._vocabulary.tokens) if token and id not in special_ids]
+        ranks = {self._vocabulary.tokens[id]: id for id in ids}
+        if len(ranks) < len(ids):
+            raise UserError("two tokens have the same bytes, which tiktoken cannot express")
+        pattern = self._compiled.pattern
+        if self.native_pattern is None:  # tiktoken passes over what the pattern does not match, and here that is a piece too
+            pattern = f"(?:{pattern})|(?:(?!{pattern})(?s:.))+"
+        return tiktoken.Encoding("alilama", pat_str=pattern, mergeable_ranks=ranks, special_tokens=self.special_tokens)
+
+
+def blocks_of_texts(texts: Iterable[str]) -> Iterator[list[bytes]]:
+    """Yields the texts as UTF-8 in lists of about BLOCK_BYTES."""
+    block, num_bytes = [], 0
+    for text in map(to_bytes, texts):
+        block.append(text)
+        num_bytes += len(text)
+        if num_bytes >= BLOCK_BYTES:
+            yield block
+            block, num_bytes = [], 0
+    if block:
+        yield block
+
+
+def to_bytes(text: str) -> bytes:
+    """Encodes text as UTF-8; surrogates that no UTF-8 can hold are joined or become U+FFFD, as in tiktoken."""
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode("utf-8")
+
+
+def may_be_cut(special_token: str) -> bool:
+    """Whether a block of text could end inside a special token: before white space or a symbol in it."""
+    return any(character.isspace() or not character.isascii() for character in special_token[1:])
+
+
+def any_of(tokens: Collection[str]) -> re.Pattern:
+    """Matches any of the tokens, the longest where several begin together."""
+    return re.compile("|".join(re.escape(token) for token in sorted(tokens, key=len, reverse=True)))
+
+
+def compile_pattern(pattern: str) -> regex.Pattern:
+    """Compiles a pattern that cuts text into pieces. Raises UserError where it is no regular expression."""
+    try:
+        compiled = regex.compile(pattern)
+    except (regex.error, RecursionError) as error:
+        raise UserError(f"pattern {pattern[:100]!r} is neither gpt4 nor gpt2 nor a regular expression: {error}") from None
+    if compiled.flags & regex.REVERSE:
+        raise UserError(f"pattern {pattern[:100]!r} searches backwards, (?r), and text is cut from its beginning; leave it out")
+    return compiled
+
+
+def check_special_tokens(tokens: Sequence[str]):
+    """Raises UserError unless the tokens are different, not empty, and <|endoftext|> is one of them."""
+    is_text = all(isinstance(token, str) and token and token == token.encode(errors="replace").decode() for token in tokens)
+    if END_OF_TEXT not in tokens or not is_text or len(set(tokens)) < len(tokens):
+        raise UserError(f"special_tokens {list(tokens)}: expected different strings, none empty, {END_OF_TEXT!r} among them")

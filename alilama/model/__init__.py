@@ -1,0 +1,1 @@
+"""The decoder, its attention and loss, the folder it is saved in."""

@@ -1,0 +1,102 @@
+"""Causal attention with linear biases (Press et al. 2022, arXiv:2108.12409), by the fastest way that a device has.
+
+score(i, j) = q_i . k_j / sqrt(D) - slope_h * (i - j) for j <= i. Shapes: B batch, T time, H heads, D head width.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+
+from alilama.model import kernels
+
+SLOPE_RULE = "alibi"  # the name of what alibi_slopes computes; a model folder says by which rule it was trained
+ALIBI_BIAS_MAX = 8  # of that rule, as MPT calls it: the flattest head of a power of two has the slope 2^-8
+MIN_FLEX_HEAD_DIM = 16  # FlexAttention refuses narrower heads
+MAX_MASK_LENGTH = 256  # up to here the (H, T, T) bias is small, and FlexAttention's blocks of 128 would skip little
+
+
+def alibi_slopes(num_heads: int) -> torch.Tensor:
+    """Returns the slope of each head, (H,) float32, by SLOPE_RULE.
+
+    For a power of two n they are 2^(-8h/n), h = 1..n, for 8 = ALIBI_BIAS_MAX. Other numbers take those of the next lower
+    power of two and then every other slope of twice that.
+    """
+    lower = 2 ** math.floor(math.log2(num_heads))
+    slopes = [2 ** (-ALIBI_BIAS_MAX * h / lower) for h in range(1, lower + 1)]
+    between = [2 ** (-ALIBI_BIAS_MAX * h / (2 * lower)) for h in range(1, 2 * lower + 1, 2)]
+    return torch.tensor(slopes + between[: num_heads - lower])
+
+
+def alibi_bias(slopes: torch.Tensor, T: int) -> torch.Tensor:
+    """Returns what is added to the attention scores, (H, T, T): -slope * (i - j), and -inf on the future.
+
+    Relative to the query and in float32, so that rounding to bf16 keeps near positions apart.
+    """
+    position = torch.arange(T, device=slopes.device)
+    distance = position[:, None] - position  # (T, T)
+    return linear_bias(distance, slopes[:, None, None]).masked_fill(distance < 0, -math.inf)  # (H, T, T)
+
+
+def linear_bias(distance: torch.Tensor, slope: torch.Tensor) -> torch.Tensor:
+    """Returns what is added to the score of a position `distance` before the query; csrc/kernels/vectors.hpp has the same."""
+    return -slope * distance
+
+
+def choose_attention(slopes: torch.Tensor, T: int, head_dim: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Returns the function that makes y, (B, T, H, D), of qkv, (B, T, 3, H, D), for `slopes`, (H,), on their device."""
+    if slopes.device.type == "cpu" and slopes.dtype == torch.float32 and kernels.are_built() and _kernel_agrees:
+        return partial(kernels.attention, slopes=slopes)  # 2 to 7 times faster than masked_attention
+    if torch.compiler.is_compiling() and T in _blocks and head_dim >= MIN_FLEX_HEAD_DIM:
+        return partial(block_attention, slopes=slopes, block_mask=_blocks[T])
+    return partial(masked_attention, bias=alibi_bias(slopes, T))
+
+
+def masked_attention(qkv: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """Attention by scaled_dot_product_attention with the bias, (H, T, T), as its mask: it works everywhere."""
+    q, k, v = qkv.transpose(1, 3).unbind(2)  # each (B, H, T, D)
+    y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype)[None])  # (B, H, T, D); a mask without its own
+    return y.transpose(1, 2)  # batch dimension would take the CPU off its flash kernel, twice as slow at T = 128
+
+
+# ---- CPU: the kernel in csrc/kernels ----
+
+
+_kernel_agrees = False  # whether the kernel computes what masked_attention does
+
+
+def check_kernel():
+    """Compares the CPU kernel with masked_attention on a few numbers; a bias changed in one of them alone is not used there.
+
+    To be called before attention is chosen.
+    """
+    global _kernel_agrees
+    if kernels.are_built() and not _kernel_agrees:
+        qkv, slopes = torch.linspace(-20, 20, 8 * 3 * 4).sin().view(1, 8, 3, 2, 2), alibi_slopes(2)  # (B, T, 3, H, D)
+        expected = masked_attention(qkv, alibi_bias(slopes, 8))
+        _kernel_agrees = torch.allclose(kernels.attention(qkv, slopes), expected, atol=1e-4)
+
+
+# ---- CUDA: FlexAttention, which computes the bias inside its kernel ----
+
+
+_blocks: dict[int, BlockMask] = {}  # by length: which blocks of a (T, T) matrix a CUDA GPU needs to compute
+
+
+def prepare_blocks(T: int, device: torch.device):
+    """Lets attention over T positions on a CUDA GPU be block_attention where it is compiled; to be called before that."""
+    if device.type == "cuda" and T > MAX_MASK_LENGTH:
+        _blocks[T] = create_block_mask(lambda b, h, i, j: i >= j, B=None, H=None, Q_LEN=T, KV_LEN=T, device=str(device))
+
+
+def block_attention(qkv: torch.Tensor, slopes: torch.Tensor, block_mask: BlockMask) -> torch.Tensor:
+    """Attention by FlexAttention: no (T, T) matrix in memory, blocks of the future are skipped."""
+    q, k, v = qkv.transpose(1, 3).unbind(2)  # each (B, H, T, D)
+
+    def add_bias(score: torch.Tensor, b: torch.Tensor, h: torch.Tensor, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
+        return score + linear_bias(i - j, slopes[h])
+
+    return flex_attention(q, k, v, score_mod=add_bias, block_mask=block_mask).transpose(1, 2)

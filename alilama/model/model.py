@@ -1,0 +1,137 @@
+"""The decoder: pre-norm blocks, attention with linear biases, tied embeddings. The MPT architecture, named as it is there.
+
+Shapes: B batch, T time, C = d_model, H heads, D = C / H head width, V vocabulary.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from alilama.model.attention import SLOPE_RULE, alibi_slopes, check_kernel, choose_attention
+from alilama.model.loss import linear_cross_entropy
+
+# What the formulas below are, for all that has to know: config.json names it, and what cannot compute it refuses.
+ARCHITECTURE = {"activation": "gelu", "slope_rule": SLOPE_RULE}
+
+Attend = Callable[[torch.Tensor], torch.Tensor]  # makes y, (B, T, H, D), of qkv, (B, T, 3, H, D)
+
+
+@dataclass
+class ModelConfig:
+    """The shape of a model; `max_seq_len` is the length it is trained at."""
+
+    vocab_size: int
+    d_model: int
+    blocks: int
+    num_heads: int
+    hidden_dim: int
+    max_seq_len: int
+    dropout: float = 0.0
+
+
+def choose_device() -> str:
+    """Returns the fastest device there is: cuda, mps (Apple) or cpu."""
+    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+class Model(nn.Module):
+    """Token ids to logits. There is no position embedding: it runs at any length, whatever it was trained at."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+        self.wte = nn.Embedding(config.vocab_size, config.d_model)  # also the output projection
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
+        self.norm_f = nn.LayerNorm(config.d_model, bias=False)
+        self.dropout = nn.Dropout(config.dropout)
+        self.register_buffer("slopes", alibi_slopes(config.num_heads), persistent=False)
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                gain = (2 * config.blocks) ** -0.5 if isinstance(module, ResidualOutput) else 1.0
+                nn.init.xavier_normal_(module.weight, gain)
+        check_kernel()
+
+    def hidden(self, ids: torch.Tensor, attends: Sequence[Attend] | None = None) -> torch.Tensor:
+        """Returns what the logits are made of, (B, T, C), for ids, (B, T) int64. `attends` has a block's attention each."""
+        if attends is None:
+            attend = choose_attention(self.slopes, ids.shape[1], self.config.d_model // self.config.num_heads)
+            attends = [attend] * len(self.blocks)
+        x = self.dropout(self.wte(ids))  # (B, T, C)
+        for block, attend in zip(self.blocks, attends, strict=True):
+            x = block(x, attend)
+        return self.norm_f(x)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:  # (B, T) int64 -> (B, T, V)
+        return F.linear(self.hidden(ids), self.wte.weight)
+
+    def loss(self, ids: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Returns the mean cross-entropy in nats per token of `targets` after `ids`, both (B, T)."""
+        return linear_cross_entropy(self.hidden(ids).flatten(0, 1), self.wte.weight, targets.flatten())
+
+    def num_parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.parameters())
+
+
+class Block(nn.Module):
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.norm_1 = nn.LayerNorm(config.d_model, bias=False)
+        self.attn = Attention(config)
+        self.norm_2 = nn.LayerNorm(config.d_model, bias=False)
+        self.ffn = FeedForward(config)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: torch.Tensor, attend: Attend) -> torch.Tensor:  # x: (B, T, C)
+        x = x + self.dropout(self.attn(self.norm_1(x), attend))
+        return x + self.dropout(self.ffn(self.norm_2(x)))
+
+
+class Attention(nn.Module):
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.num_heads = config.num_heads
+        self.Wqkv = nn.Linear(config.d_model, 3 * config.d_model, bias=False)
+        self.Wqkv.parts = 3  # matrices, one below the other: an optimizer of matrices takes each by itself
+        self.out_proj = ResidualOutput(config.d_model, config.d_model, bias=False)
+
+    def forward(self, x: torch.Tensor, attend: Attend) -> torch.Tensor:  # x: (B, T, C)
+        B, T, C = x.shape
+        qkv = self.Wqkv(x).view(B, T, 3, self.num_heads, -1)  # (B, T, 3, H, D)
+        return self.out_proj(attend(qkv).reshape(B, T, C))
+
+
+class FeedForward(nn.Module):
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.up_proj = nn.Linear(config.d_model, config.hidden_dim, bias=False)
+        self.down_proj = ResidualOutput(config.hidden_dim, config.d_model, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # (B, T, C)
+        return self.down_proj(F.gelu(self.up_proj(x)))
+
+
+class ResidualOutput(nn.Linear):
+    """A matrix whose output is added to the residual stream: it begins smaller than others, as in GPT-2."""
+
+
+def block_weights(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Returns the shapes of a Block's weights by name."""
+    C, hidden = config.d_model, config.hidden_dim
+    return {
+        "norm_1": (C,),
+        "attn.Wqkv": (3 * C, C),
+        "attn.out_proj": (C, C),
+        "norm_2": (C,),
+        "ffn.up_proj": (hidden, C),
+        "ffn.down_proj": (C, hidden),
+    }
+
+
+def weight_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Returns the shapes of a Model's weights by name, without building one."""
+    block = block_weights(config).items()
+    blocks = {f"blocks.{i}.{name}.weight": shape for i in range(config.blocks) for name, shape in block}
+    return {"wte.weight": (config.vocab_size, config.d_model), **blocks, "norm_f.weight": (config.d_model,)}

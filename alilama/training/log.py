@@ -1,0 +1,105 @@
+"""The log of a training run: log.csv always, TensorBoard or Weights & Biases when asked for."""
+
+import csv
+import io
+import math
+from dataclasses import asdict
+from pathlib import Path
+
+from alilama.common.config import Config
+from alilama.common.errors import UserError
+from alilama.common.files import replacing
+
+COLUMNS = ["step", "tokens", "epoch", "train_loss", "val_loss", "val_bits_per_byte", "learning_rate", "tokens_per_s"]
+
+
+def finite(cell: str | None) -> float | None:
+    """Returns the number in a cell, None if there is none or it is not finite."""
+    try:
+        return number if math.isfinite(number := float(cell or "")) else None
+    except (ValueError, TypeError):
+        return None
+
+
+def read_log(path: Path) -> list[dict[str, float]]:
+    """Returns the rows of a log.csv; a cell that is no finite number is missing here."""
+    try:
+        with open(path, newline="", encoding="utf-8", errors="replace") as file:
+            return [
+                {name: number for name, cell in row.items() if (number := finite(cell)) is not None}
+                for row in csv.DictReader(file)
+            ]
+    except csv.Error as error:
+        raise UserError(f"{path} is no log of a training ({error})") from None
+
+
+def is_memorizing(rows: list[dict[str, float]]) -> bool:
+    """Whether over the last three evaluations the validation loss rose each time while the training loss fell."""
+    train, val, since = [], [], []
+    for row in rows:
+        since += [row["train_loss"]] if "train_loss" in row else []
+        if "val_loss" in row and since:
+            train.append(sum(since) / len(since))
+            val.append(row["val_loss"])
+            since = []
+    return len(val) >= 3 and val[-3] < val[-2] < val[-1] and train[-3] > train[-2] > train[-1]
+
+
+class Log:
+    """Writes the rows of a run that goes on at `step` behind those up to it; a row that a full disk cut is left out."""
+
+    def __init__(self, folder: Path, config: Config, step: int):
+        self.path = folder / "log.csv"
+        rows = []
+        if self.path.exists() and step > 0:
+            with open(self.path, newline="", encoding="utf-8", errors="replace") as file:
+                rows = [
+                    row for row in csv.DictReader(file) if None not in row.values() and int(finite(row["step"]) or 0) <= step
+                ]
+        kept = io.StringIO(newline="")
+        csv.DictWriter(kept, COLUMNS).writeheader()
+        csv.DictWriter(kept, COLUMNS).writerows(rows)
+        with replacing(self.path) as file:
+            file.write(kept.getvalue().encode())
+        self._file = open(self.path, "a", newline="", encoding="utf-8")  # noqa: SIM115, open as long as the run
+        self._csv = csv.DictWriter(self._file, COLUMNS)
+        self._write_elsewhere, self._close_elsewhere = open_elsewhere(folder, config, step)
+
+    def write(self, row: dict[str, object]):
+        self._csv.writerow(row)
+        self._file.flush()
+        numbers = {name: number for name in COLUMNS[1:] if (number := finite(str(row.get(name, "")))) is not None}
+        self._write_elsewhere(numbers, row["step"])
+
+    def close(self):
+        self._file.close()
+        self._close_elsewhere()
+
+
+def open_elsewhere(folder: Path, config: Config, step: int):
+    """Returns what writes numbers, by name, of a step to config.log_to, and what closes it."""
+    try:
+        if config.log_to == "tensorboard":
+            from torch.utils.tensorboard import SummaryWriter
+
+            writer = SummaryWriter(folder / "tensorboard", purge_step=step + 1)  # hides what comes from there on
+
+            def write(numbers: dict[str, float], step: int):
+                for name, number in numbers.items():
+                    writer.add_scalar(name, number, step)
+                writer.flush()
+
+            return write, writer.close
+        if config.log_to == "wandb":
+            import wandb
+
+            id_file = folder / "wandb_run.txt"
+            known = {"id": id_file.read_text(), "resume": "must"} if step > 0 and id_file.exists() else {}
+            run = wandb.init(project="alilama", name=config.model_name, dir=folder, config=asdict(config), **known)
+            id_file.write_text(run.id)
+            return lambda numbers, step: run.log(numbers, step=step), run.finish
+    except ImportError as error:
+        raise UserError(
+            f"log_to = {config.log_to!r}: {error.name or config.log_to} is not installed; run pip install {config.log_to}"
+        ) from None
+    return lambda numbers, step: None, lambda: None

@@ -1,0 +1,155 @@
+"""Where a run stands: what is saved of it, and how it goes on from there bit for bit.
+
+training_state.pt holds the weights, the optimizers and all that a run needs to go on; model.safetensors beside it is the
+model that was best on the validation tokens.
+"""
+
+import io
+import pickle
+import zipfile
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+
+from alilama.common.config import Config
+from alilama.common.errors import UserError, first_line
+from alilama.common.files import replacing
+from alilama.data.tokenizer import Tokenizer
+from alilama.data.tokens import TokenMeta
+from alilama.model.folder import load_model
+from alilama.model.model import Model
+from alilama.training.step import Step
+
+STATE_KEYS = {"step", "num_steps", "best_loss", "config", "data", "tokenizer_sha256", "model", "optimizers", "counts", "rng"}
+# What may differ when a run goes on: what changes neither the model nor what it learns from. Of the settings of
+# tokenize_data.py only the token files that it made count.
+FREE_TO_CHANGE = {
+    "data_files",
+    "val_files",
+    "val_fraction",
+    "vocab_size",
+    "pattern",
+    "tokens_dir",
+    "models_dir",
+    "log_interval",
+    "eval_interval",
+    "eval_tokens",
+    "sample_prompt",
+    "log_to",
+    "compile_model",
+}
+
+
+class Run:
+    """A run of `num_steps` steps on token files: `step` are made, `best_loss` is the lowest validation loss so far."""
+
+    def __init__(self, config: Config, meta: TokenMeta, num_steps: int):
+        self.config, self.meta, self.num_steps, self.folder = config, meta, num_steps, config.model_dir
+        self.step, self.best_loss = 0, float("inf")
+
+    def save(self, trained: Step):
+        """Writes training_state.pt, from which `go_on` goes on."""
+        state = {
+            "step": self.step,
+            "num_steps": self.num_steps,
+            "best_loss": self.best_loss,
+            "config": asdict(self.config),
+            "data": self._data(),
+            "tokenizer_sha256": self.meta.tokenizer_sha256,
+            "rng": get_rng_state(),
+            **trained.state_dict(),
+        }
+        save_state(self.folder, state)
+
+    def go_on(self, trained: Step, rank: int = 0):
+        """Goes on where the last `save` in this folder was, if there is one, and seeds the random numbers of process `rank`.
+
+        Raises UserError where the folder holds another run, a finished one, or a damaged state.
+        """
+        state = load_state(self.folder)
+        if state is None and (self.folder / "model.safetensors").exists():
+            raise UserError(
+                f"{self.folder} holds a model without a training state, which would be overwritten; choose another --model_name"
+            )
+        if state is not None and state["step"] > 0:  # before it nothing is lost by beginning again with other settings
+            self._check_is_same(state)
+            try:
+                trained.load_state_dict(state)
+            except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:  # whatever torch makes of damage
+                raise damaged(self.folder, first_line(error)) from None
+            self.step, self.best_loss = state["step"], state["best_loss"]
+        torch.manual_seed(self.config.seed + self.step + rank)  # dropout differs between processes
+        if self.step > 0 and rank == 0:
+            set_rng_state(state["rng"])
+
+    def _check_is_same(self, state: dict):
+        current = {**asdict(self.config), "tokenizer": self.meta.tokenizer_sha256, "token files": self._data()}
+        saved = {**state["config"], "tokenizer": state["tokenizer_sha256"], "token files": state["data"]}
+        for name, before in saved.items():
+            now = current.get(name)
+            if name not in FREE_TO_CHANGE and now != before:
+                raise UserError(
+                    f"{self.folder} holds a run with {name} = {before!r}, and now it is {now!r}; choose "
+                    "another --model_name, or set it back, or delete that folder"
+                )
+        if state["step"] >= state["num_steps"]:
+            raise UserError(
+                f"{self.folder} is trained to its end ({state['step']} steps); to train another one choose "
+                f"another --model_name, to train on from it add --init_from={self.folder}"
+            )
+
+    def _data(self) -> dict:
+        return {"documents": self.meta.documents, "tokens": self.meta.tokens, "bytes": self.meta.bytes}
+
+
+def save_state(folder: Path, state: dict):
+    """Writes training_state.pt: tensors and plain values under STATE_KEYS."""
+    content = io.BytesIO()
+    torch.save(state, content)  # not into the file, for torch hides what a full disk says
+    with replacing(folder / "training_state.pt") as file:
+        file.write(content.getbuffer())
+
+
+def load_state(folder: Path) -> dict | None:
+    """Returns what `save_state` wrote last, None where there is nothing. Raises UserError for a damaged or foreign file."""
+    path = folder / "training_state.pt"
+    if not path.exists():
+        return None
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+        raise damaged(folder, first_line(error)) from None
+    if not isinstance(state, dict) or not state.keys() >= STATE_KEYS:
+        raise UserError(f"{path} was not written by train.py; delete {folder} and train again")
+    return state
+
+
+def damaged(folder: Path, reason: str) -> UserError:
+    return UserError(f"{folder / 'training_state.pt'} is damaged ({reason}); delete {folder} and train again")
+
+
+def get_rng_state() -> dict[str, torch.Tensor]:
+    """Returns the state of torch's random numbers on every device."""
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def set_rng_state(states: dict[str, torch.Tensor]):
+    torch.set_rng_state(states["cpu"])
+    if torch.cuda.is_available() and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"])
+
+
+def start_from(folder: str, tokenizer: Tokenizer, config: Config) -> Model:
+    """Returns the model in a folder, to be trained on: its shape and weights, the context and dropout of `config`."""
+    trained, its_tokenizer = load_model(folder)
+    if its_tokenizer.sha256 != tokenizer.sha256:
+        raise UserError(
+            f"{folder} has another tokenizer than {config.tokens_dir}; run python tokenize_data.py --init_from={folder} first"
+        )
+    model = Model(replace(trained.config, max_seq_len=config.max_seq_len, dropout=config.dropout))
+    model.load_state_dict(trained.state_dict())
+    return model

@@ -1,0 +1,115 @@
+"""How well a model predicts a text.
+
+It is read both ways of the ALiBi paper (Press et al. 2022, arXiv:2108.12409): in windows that do not overlap, where many
+ids have few before them, and in sliding ones.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from alilama.common.errors import UserError
+from alilama.data.text import find_sources, read_blocks
+from alilama.data.tokenizer import Tokenizer
+from alilama.model.loss import linear_cross_entropy
+from alilama.model.model import Model
+
+BATCH_LOGITS = 1 << 25  # computed at once: 128 MiB
+
+
+@dataclass
+class Score:
+    """The sum of the cross-entropies of `tokens` predicted tokens in nats, and the bytes of text they stand for."""
+
+    nats: float
+    tokens: int
+    bytes: int
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy in nats per token."""
+        return self.nats / self.tokens
+
+    @property
+    def perplexity(self) -> float:
+        return math.exp(min(self.loss, 700))  # near the largest float
+
+    @property
+    def bits_per_byte(self) -> float:
+        return self.nats / math.log(2) / self.bytes
+
+
+def count_bytes(tokenizer: Tokenizer, ids: np.ndarray) -> int:
+    """Returns the bytes of text that the ids stand for; special tokens stand for none."""
+    special_ids = set(tokenizer.special_tokens.values())
+    found, counts = np.unique(ids, return_counts=True)
+    return sum(
+        len(tokenizer.token_bytes(id)) * int(count)
+        for id, count in zip(found.tolist(), counts, strict=True)
+        if id not in special_ids
+    )
+
+
+def windows(
+    ids: np.ndarray, context: int, vocab_size: int, stride: int | None = None
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Yields (inputs, targets, is_scored), each (B, T), int64 and bool; every id but the first is scored once.
+
+    Without a stride the windows follow one another without overlap and score all they hold; the last may be shorter than
+    `context`. With one, each window begins `stride` ids behind the one before and scores its last `stride` targets, so that
+    they have at least context - stride + 1 ids before them; the first scores all. The last ends with the text, as long as
+    the others, and scores what is left. A text of at most context + 1 ids is one window either way.
+    """
+    assert stride is None or 1 <= stride <= context
+    tokens = torch.from_numpy(ids.astype(np.int64))
+    context = min(context, len(ids) - 1)
+    last_start = len(ids) - 1 - context  # of a window that ends with the text
+    starts = torch.arange(0, last_start + 1, min(stride or context, context))
+    if stride is not None and starts[-1] < last_start:
+        starts = torch.cat([starts, torch.tensor([last_start])])
+    ends = starts + context
+    scored_from = torch.cat([torch.tensor([0]), ends[:-1]])
+    batch_size = max(1, BATCH_LOGITS // (context * vocab_size))
+    for start, first in zip(starts.split(batch_size), scored_from.split(batch_size), strict=True):
+        places = start[:, None] + torch.arange(context)  # (B, T)
+        yield tokens[places], tokens[places + 1], places >= first[:, None]
+    if ends[-1] < len(ids) - 1:
+        yield from windows(ids[ends[-1] :], context, vocab_size)
+
+
+@torch.inference_mode()
+def evaluate(
+    model: Model,
+    tokenizer: Tokenizer,
+    ids: np.ndarray,
+    context: int,
+    on_batch: Callable[[int], None] = lambda tokens: None,
+    stride: int | None = None,
+) -> Score:
+    """Scores a model, in evaluation mode and float32, on two or more ids, read in `windows` of `context`."""
+    was_training, device = model.training, model.wte.weight.device
+    model.eval()
+    nats = 0.0
+    for inputs, targets, is_scored in windows(ids, context, model.config.vocab_size, stride):
+        targets = targets[is_scored].to(device)  # (N,)
+        hidden = model.hidden(inputs.to(device))[is_scored.to(device)]  # (N, C)
+        nats += linear_cross_entropy(hidden, model.wte.weight, targets).item() * len(targets)
+        on_batch(len(targets))
+    model.train(was_training)
+    return Score(nats, len(ids) - 1, count_bytes(tokenizer, ids[1:]))
+
+
+def encode_files(tokenizer: Tokenizer, data_files: list[str], max_tokens: int | None = None) -> np.ndarray:
+    """Returns the ids of text files, or the first `max_tokens` of them, every document preceded by <|endoftext|>."""
+    parts, num_tokens = [], 0
+    for block in read_blocks(find_sources(data_files, "--data"), tokenizer.native_pattern):
+        parts.append(tokenizer.encode_block(block)[0])
+        num_tokens += len(parts[-1])
+        if max_tokens is not None and num_tokens >= max_tokens:
+            break
+    if num_tokens < 2:
+        raise UserError(f"--data {' '.join(data_files)}: there is no text in it to score")
+    return np.concatenate(parts)[:max_tokens]

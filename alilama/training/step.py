@@ -1,0 +1,79 @@
+"""What one step of training computes. trainer.py runs it: in some precision, in parts, by several processes, as a graph."""
+
+import torch
+from torch import nn
+
+FIRST_SCALE, SCALE_GROWS_AFTER = 2.0**16, 2000  # of the loss in fp16, as in torch.amp.GradScaler
+
+
+class Step:
+    """Gradients of the parts of a batch, then one update by them. Only `read_losses` waits for the device.
+
+    An update by gradients that are not finite changes nothing but the count. `loss_of(ids, targets)` is the model's loss,
+    made ready to run. All gradients lie in one buffer: its norm is one operation, and so is adding it up over processes.
+    """
+
+    def __init__(self, model: nn.Module, optimizers: list[torch.optim.Optimizer], grad_clip: float, *, scales_loss: bool):
+        self.model, self.optimizers, self.grad_clip, self.scales_loss = model, optimizers, grad_clip, scales_loss
+        self.loss_of = model.loss
+        parameters = list(model.parameters())
+        self.device = parameters[0].device
+        self.buffer = torch.zeros(sum(p.numel() for p in parameters) + 1, device=self.device)  # the last one: the loss
+        self.gradients, self.loss = self.buffer[:-1], self.buffer[-1]
+        for parameter, gradient in zip(parameters, self.gradients.split([p.numel() for p in parameters]), strict=True):
+            parameter.grad = gradient.view_as(parameter)
+        # What a run that goes on needs besides weights and optimizers. Losses add up since they were last read.
+        first = {"loss_sum": 0, "losses": 0, "skipped_in_a_row": 0, "good_steps": 0, "scale": FIRST_SCALE if scales_loss else 1}
+        self.counts = {name: torch.tensor(float(value), device=self.device) for name, value in first.items()}
+
+    def add_gradients(self, windows: torch.Tensor, share: float):
+        """Forward and backward: adds the gradients of windows, (B, T + 1), that are a `share` of the batch."""
+        loss = self.loss_of(windows[:, :-1], windows[:, 1:]) * share
+        (loss * self.counts["scale"]).backward()
+        self.loss.add_(loss.detach())
+
+    @torch.no_grad()
+    def update(self):
+        """Clips the gradients, lets the optimizers take them, and counts."""
+        counts = self.counts
+        norm = self.gradients.norm() / counts["scale"]
+        is_finite = norm.isfinite()
+        factor = (self.grad_clip / (norm + 1e-6)).clamp(max=1) / counts["scale"]
+        self.gradients.copy_(torch.where(is_finite, self.gradients * factor, 0))
+        found_inf = 1 - is_finite.float()
+        if self.device.type != "mps" or is_finite:  # on Apple GPUs torch's fused AdamW does not look at found_inf
+            for optimizer in self.optimizers:
+                optimizer.found_inf = found_inf
+                optimizer.step()
+        counts["loss_sum"].add_(torch.where(is_finite, self.loss, 0))
+        counts["losses"].add_(is_finite)
+        counts["skipped_in_a_row"].add_(1).mul_(found_inf)
+        if self.scales_loss:  # half after an overflow, twice after many good steps
+            counts["good_steps"].add_(1).mul_(is_finite)
+            grows = counts["good_steps"] == SCALE_GROWS_AFTER
+            counts["good_steps"].mul_(~grows)
+            counts["scale"].mul_(torch.where(is_finite, torch.where(grows, 2.0, 1.0), 0.5))
+
+    def read_losses(self) -> tuple[float | None, int]:
+        """Returns the mean loss since the last call, None if no step was good, and how many steps in a row were not finite."""
+        loss_sum, losses = self.counts["loss_sum"].item(), self.counts["losses"].item()
+        self.counts["loss_sum"].zero_()
+        self.counts["losses"].zero_()
+        return loss_sum / losses if losses else None, int(self.counts["skipped_in_a_row"].item())
+
+    def state_dict(self) -> dict:
+        return {
+            "model": self.model.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "counts": self.counts,
+        }
+
+    def load_state_dict(self, state: dict):
+        """Goes on from a `state_dict`."""
+        self.model.load_state_dict(state["model"])
+        for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict({"state": values["state"], "param_groups": optimizer.state_dict()["param_groups"]})
+        for name, count in self.counts.items():
+            count.copy_(state["counts"][name])
+        if self.scales_loss and self.counts["scale"] == 1:  # the run went on in another precision
+            self.counts["scale"].fill_(FIRST_SCALE)

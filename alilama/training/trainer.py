@@ -1,0 +1,235 @@
+"""Runs training steps on whatever hardware there is: precision, compilation, micro-batches, processes, CUDA graphs."""
+
+import atexit
+import ctypes
+import math
+import os
+import platform
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from alilama.common.config import Config
+from alilama.common.errors import UserError, first_line, is_out_of_memory
+from alilama.model.attention import prepare_blocks
+from alilama.model.loss import CHUNK_LOGITS
+from alilama.model.model import Model, ResidualOutput
+from alilama.training.optim import OPTIMIZERS
+from alilama.training.step import Step
+
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # of glibc's malloc.h
+STEPS_BEFORE_GRAPH = 3  # so that everything is compiled and every buffer there before a step is captured
+
+
+class Trainer:
+    """Makes the steps of a run, `step` in step.py, one for each batch. Nothing in a step waits for the device.
+
+    Where memory is too small for a batch, it is cut into micro-batches whose gradients are added up; `on_message` is told
+    so. Several processes each take their share of a batch and add up their gradients (data parallel); all must be given the
+    same batches. Where one process trains on a CUDA GPU and the model is compiled, a whole step becomes one CUDA graph,
+    since small models wait for launches, not for arithmetic.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        optimizers: list[torch.optim.Optimizer],
+        config: Config,
+        precision: torch.dtype,
+        *,
+        on_message: Callable[[str], None],
+        rank: int = 0,
+        world_size: int = 1,
+    ):
+        if config.batch_size % world_size:
+            raise UserError(f"batch_size = {config.batch_size}: expected a multiple of the {world_size} processes")
+        self.model, self.config, self.precision, self.on_message = model, config, precision, on_message
+        self.rank, self.world_size = rank, world_size
+        self.step = Step(model, optimizers, config.grad_clip, scales_loss=precision == torch.float16)
+        self.device = self.step.device
+        if self.device.type == "cpu":
+            keep_freed_memory()
+        self.is_captured = self.device.type == "cuda" and world_size == 1 and config.compile_model
+        self.is_compiled = config.compile_model
+        self.step.loss_of = self._in_precision(torch.compile(model.loss) if config.compile_model else model.loss)
+        self.micro_batch = config.batch_size // world_size
+        self.steps_made, self.graph, self.static_windows = 0, None, None
+
+    def prepare(self, windows: torch.Tensor):
+        """Runs one discarded step on windows, (B, T + 1), so that errors of compiler and memory show before training."""
+        windows = self._share(windows)
+        prepare_blocks(self.config.max_seq_len, self.device)
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            try:
+                with self._stream_of_its_own():
+                    self._compute_gradients(windows)
+            except Exception as error:  # a compiler may raise anything, and any of it means that it does not work here
+                if not self.is_compiled or isinstance(error, UserError):
+                    raise
+                self.on_message(
+                    f"Not compiled: {first_line(error)}. It works without, slower; --compile_model=False hides this."
+                )
+                self.is_compiled = self.is_captured = False
+                self.step.loss_of = self._in_precision(self.model.loss)
+                self._compute_gradients(windows)
+
+    def __call__(self, windows: torch.Tensor, learning_rate: float):
+        """Makes one step on windows, (B, T + 1) int64 on the CPU, of which this process takes its share."""
+        for optimizer in self.step.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"].fill_(learning_rate)
+        windows = self._share(windows)
+        if self.is_captured and self.graph is None and self.steps_made == STEPS_BEFORE_GRAPH:
+            self._capture(windows)
+        if self.graph is not None:
+            self.static_windows.copy_(windows)
+            self.graph.replay()
+            return
+        with self._stream_of_its_own():
+            self._compute_gradients(windows)
+            if self.world_size > 1:
+                dist.all_reduce(self.step.buffer)
+                self.step.buffer.div_(self.world_size)
+            self.step.update()
+        self.steps_made += 1
+
+    # ---- precision, and the share of a process ----
+
+    def _in_precision(self, loss_of: Callable) -> Callable:
+        """Returns a loss function whose matrices are multiplied in the precision of the run."""
+
+        def loss(ids: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+            is_half = self.precision != torch.float32
+            with torch.autocast(self.device.type, self.precision, enabled=is_half, cache_enabled=not self.is_captured):
+                return loss_of(ids, targets)
+
+        return loss
+
+    def _share(self, windows: torch.Tensor) -> torch.Tensor:
+        """Returns the part of the windows that is this process's, on its device."""
+        windows = windows.chunk(self.world_size)[self.rank]
+        if self.device.type == "cuda":
+            windows = windows.pin_memory()
+        return windows.to(self.device, non_blocking=True)
+
+    # ---- micro-batches ----
+
+    def _compute_gradients(self, windows: torch.Tensor):
+        """Computes the gradients of windows, (B, T + 1); where memory runs out, begins again with halved micro-batches."""
+        while True:
+            try:
+                return self._add_up_gradients(windows)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                reason = first_line(error)
+            self._halve_micro_batch(reason)  # out here: the error holds on to memory
+
+    def _add_up_gradients(self, windows: torch.Tensor):
+        self.step.buffer.zero_()
+        for part in windows.split(self.micro_batch):
+            self.step.add_gradients(part, len(part) / len(windows))
+
+    def _halve_micro_batch(self, reason: str):
+        if self.micro_batch == 1:
+            raise UserError(
+                f"out of memory even with one window at a time; choose a smaller max_seq_len or a smaller model ({reason})"
+            )
+        self.micro_batch = math.ceil(self.micro_batch / 2)
+        self.steps_made = 0  # the new size is compiled before it is recorded
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.on_message(
+            f"Out of memory: batches are computed {self.micro_batch} windows at a time from now on; what is "
+            "learned stays the same."
+        )
+
+    # ---- CUDA graphs ----
+
+    @contextmanager
+    def _stream_of_its_own(self) -> Iterator[None]:
+        """Runs what comes before the recording of a graph beside the current stream, as recording wants it."""
+        if not self.is_captured:
+            yield
+            return
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            yield
+        torch.cuda.current_stream().wait_stream(stream)
+
+    def _capture(self, windows: torch.Tensor):
+        """Records a step as a CUDA graph, which runs nothing; where that does not work, says why."""
+        static_windows, graph = windows.clone(), torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph):
+                self._add_up_gradients(static_windows)
+                self.step.update()
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                self._halve_micro_batch(first_line(error))
+            else:
+                self.on_message(f"Not recorded as a CUDA graph: {first_line(error)}. It works without, slower.")
+                self.is_captured = False
+            return
+        self.static_windows, self.graph = static_windows, graph
+
+
+# ---- before the first step ----
+
+
+def join_processes(device: str) -> tuple[int, int]:
+    """Joins the processes that torchrun started, if it did. Returns the number of this one and how many there are."""
+    if not dist.is_torchelastic_launched():
+        return 0, 1
+    if device == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=timedelta(hours=1))  # one may draw and save
+    atexit.register(dist.destroy_process_group)
+    return dist.get_rank(), dist.get_world_size()
+
+
+def choose_precision(device: str, wanted: str) -> torch.dtype:
+    """Returns what to multiply matrices in: what is wanted, or for "auto" the fastest that the device computes in."""
+    if wanted != "auto":
+        return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[wanted]
+    if device == "cuda":  # is_bf16_supported() says yes where bf16 is only emulated
+        return torch.bfloat16 if torch.cuda.get_device_capability() >= (8, 0) else torch.float16
+    if device == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
+        return torch.bfloat16
+    return torch.float32
+
+
+def estimate_bytes(model: Model, config: Config, precision: torch.dtype, windows: int) -> int:
+    """Returns about how much memory training takes at its peak, for `windows` of max_seq_len tokens computed at once.
+
+    Weights, gradients and the optimizer's memory in float32; for each token what the backward pass needs: the residual
+    stream in float32 (8 bytes a block for each number), and in `precision` the inputs of the matrices and their outputs,
+    but for those that are added to the residual stream; a chunk of logits and their gradients; and the gradient of the
+    embedding while it is summed over chunks.
+    """
+    shape, size = model.config, precision.itemsize
+    matrices = [module for module in model.blocks.modules() if isinstance(module, nn.Linear)]
+    saved = 8 - OPTIMIZERS[config.optimizer].state_bytes  # of AdamW's state
+    weights = 16 * model.num_parameters() - saved * sum(matrix.weight.numel() for matrix in matrices)
+    numbers = sum(matrix.in_features for matrix in matrices)
+    numbers += sum(matrix.out_features for matrix in matrices if not isinstance(matrix, ResidualOutput))
+    tokens = windows * config.max_seq_len
+    activations = tokens * (shape.blocks * 8 * shape.d_model + size * numbers + 8 * shape.d_model)
+    logits = min(tokens * shape.vocab_size, CHUNK_LOGITS[model.wte.weight.device.type]) * (8 + size)
+    return weights + activations + logits + 8 * model.wte.weight.numel()
+
+
+def keep_freed_memory():
+    """Makes the C library keep the memory that tensors on the CPU give back, and not fetch it page by page for the next step.
+
+    That took a fifth of the time of a step. Linux with glibc; elsewhere, and for tensors above 32 MiB, nothing changes.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        for parameter, value in ((M_TRIM_THRESHOLD, 2**31 - 1), (M_MMAP_THRESHOLD, 32 << 20), (M_TOP_PAD, 64 << 20)):
+            libc.mallopt(parameter, value)

@@ -1,0 +1,1 @@
+"""Sampling, decoding from a cache, text as it is made."""

@@ -1,0 +1,186 @@
+"""Logits of the next token from a cache of the keys and values of all that was read: each token is read once.
+
+ALiBi needs no positions, so a cache may slide: with a context of N a token sees the N last ones, itself among them, and
+memory and time per token stay as they are, however long the text. Shapes: B rows of text, T time, S slots of the cache,
+C = d_model, H heads, D head width, V vocabulary.
+"""
+
+from collections.abc import Callable
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from alilama.model import kernels
+from alilama.model.attention import linear_bias
+from alilama.model.model import Model
+
+CHUNK = 256  # tokens of a prompt that PyTorch reads together
+PROBED_TOKENS, PROBE_TOLERANCE = 4, 1e-3  # of the comparison with the kernel; the tolerance as a share of the largest logit
+
+
+def choose_decoder(model: Model, rows: int, longest: int, context: int | None) -> "KernelDecoder | TorchDecoder":
+    """Returns the fastest decoder for a model where it is, for `rows` texts of up to `longest` tokens.
+
+    With a `context` of that many tokens or None, each sees all that were before.
+    """
+    if context is not None and context >= longest:
+        context = None
+    weight = model.wte.weight
+    fits_kernel = weight.device.type == "cpu" and weight.dtype == torch.float32 and kernels.are_built()
+    is_fast = fits_kernel and kernel_knows(model)
+    return (KernelDecoder if is_fast else TorchDecoder)(model, rows, longest, context)
+
+
+_known: WeakKeyDictionary[Model, bool] = WeakKeyDictionary()
+
+
+@torch.inference_mode()
+def kernel_knows(model: Model) -> bool:
+    """Whether the C++ decoder computes what a float32 model on the CPU computes, found out once, on a few tokens.
+
+    So an architecture that was changed in Python alone is left to PyTorch.
+    """
+    if model not in _known:
+        names = {name.removesuffix(".weight") for name, _ in model.blocks[0].named_parameters()}
+        _known[model] = names == set(kernels.DECODER_BLOCK) and agrees_with_kernel(model)
+    return _known[model]
+
+
+def agrees_with_kernel(model: Model) -> bool:
+    was_training, ids = model.training, list(range(min(PROBED_TOKENS, model.config.vocab_size)))
+    expected = model.eval()(torch.tensor([ids]))[0, -1]  # (V,)
+    model.train(was_training)
+    found = KernelDecoder(model, 1, len(ids), None).read_prompts([ids])[0]
+    return not ((found - expected).abs() > PROBE_TOLERANCE * expected.abs().max()).any()  # nor where both are not finite
+
+
+def most_positions(longest: int, context: int | None) -> int:
+    """Returns how many positions of a text of up to `longest` tokens a cache holds at most."""
+    return longest if context is None else min(longest, context + CHUNK)
+
+
+def cache_bytes(model: Model, rows: int, longest: int, context: int | None) -> int:
+    """Returns the size of the keys and values of texts of up to `longest` tokens, when the last of them has been read."""
+    return (
+        rows
+        * most_positions(longest, context)
+        * model.config.blocks
+        * 2
+        * model.config.d_model
+        * model.wte.weight.element_size()
+    )
+
+
+class KernelDecoder:
+    """A float32 model on the CPU, by csrc/kernels/decoder.cpp. It holds a copy of the weights in the order it reads them."""
+
+    def __init__(self, model: Model, rows: int, longest: int, context: int | None):
+        self._decoder = kernels.make_decoder(
+            dict(model.named_parameters()), len(model.blocks), model.slopes, rows, longest, context or 0
+        )
+        self._rows, self._vocab_size = rows, model.config.vocab_size
+        self.device = model.wte.weight.device
+
+    def _read(self, ids: np.ndarray, rows: np.ndarray, lengths: np.ndarray) -> torch.Tensor:
+        logits = np.empty((len(rows), self._vocab_size), np.float32)
+        self._decoder.read(ids, rows, lengths, logits, torch.get_num_threads())
+        return torch.from_numpy(logits)
+
+    def read_prompts(self, prompts: list[list[int]]) -> torch.Tensor:
+        """Reads the ids that each row begins with, one or more, and returns the logits after them, (B, V)."""
+        lengths = np.array([len(prompt) for prompt in prompts])
+        return self._read(np.concatenate([np.array(prompt) for prompt in prompts]), np.arange(self._rows), lengths)
+
+    def step(self, ids: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """Reads the next id of each of `rows`, both (n,), and returns the logits after them, (n, V)."""
+        return self._read(ids.numpy(), rows.numpy(), np.ones(len(rows), np.int64))
+
+
+class TorchDecoder:
+    """Any model on any device. All rows read together: shorter prompts are filled up on their left."""
+
+    def __init__(self, model: Model, rows: int, longest: int, context: int | None):
+        self.model, self.rows, self.context = model, rows, context
+        self.most_positions = most_positions(longest, context)
+        self.device = model.wte.weight.device
+        self.read = 0  # positions
+        self.next = torch.zeros((), dtype=torch.int64, device=self.device)  # the same, where a CUDA graph finds it
+        self.start = torch.zeros(rows, dtype=torch.int64, device=self.device)  # position of each row's first token
+        self.capacity = 0  # S
+        self.caches: list[torch.Tensor] = []  # by block: keys and values, (2, B, H, S, D)
+
+    def reserve(self, T: int) -> bool:
+        """Makes room for T more positions; returns whether the caches are new tensors.
+
+        With a context they end as rings that hold what every token of a chunk sees: a position's slot is its remainder by
+        S. Until then its slot is the position itself, so that they may grow.
+        """
+        needed = min(self.read + T, self.most_positions)
+        if self.capacity >= needed:
+            return False
+        capacity = min(max(needed, 2 * self.capacity, CHUNK), self.most_positions)
+        C, H = self.model.config.d_model, self.model.config.num_heads
+        shape = (2, self.rows, H, capacity - self.capacity, C // H)
+        if not self.caches:
+            self.caches = [self.model.wte.weight.new_zeros(shape) for _ in self.model.blocks]
+        else:
+            for block, cache in enumerate(self.caches):  # one by one: never all of them twice in memory
+                self.caches[block] = torch.cat((cache, cache.new_zeros(shape)), dim=3)
+        self.capacity = capacity
+        return True
+
+    def bias(self, T: int) -> torch.Tensor:
+        """Returns what is added to the scores of the next T positions, (B, H, T, S): -inf on what a query does not see."""
+        query = self.next + torch.arange(T, device=self.device)  # (T,)
+        slot = torch.arange(self.capacity, device=self.device)
+        newest = self.next + T - 1
+        position = newest - (newest - slot) % self.capacity  # (S,), negative in slots that nothing was written to
+        distance = query[:, None] - position  # (T, S)
+        seen = (distance >= 0) & (position >= self.start[:, None, None])  # (B, T, S)
+        if self.context is not None:
+            seen &= distance < self.context
+        seen |= distance == 0  # padding attends to itself: a softmax of only -inf is NaN
+        bias = linear_bias(distance, self.model.slopes[:, None, None])  # (H, T, S)
+        return torch.where(seen[:, None], bias, -torch.inf).to(self.model.wte.weight.dtype)
+
+    def attend(self, cache: torch.Tensor, slots: torch.Tensor, bias: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Returns a block's attention for Model.hidden, which writes new keys and values, (B, T, 3, H, D), into its cache."""
+
+        def attend(qkv: torch.Tensor) -> torch.Tensor:
+            q, k, v = qkv.transpose(1, 3).unbind(2)  # each (B, H, T, D)
+            cache.index_copy_(3, slots, torch.stack((k, v)))
+            keys, values = cache
+            return F.scaled_dot_product_attention(q, keys, values, attn_mask=bias).transpose(1, 2)
+
+        return attend
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        """Reads ids, (B, T), for which there is room, and returns the logits after the last, (B, V)."""
+        T = ids.shape[1]
+        bias = self.bias(T)
+        slots = (self.next + torch.arange(T, device=self.device)) % self.capacity
+        hidden = self.model.hidden(ids, [self.attend(cache, slots, bias) for cache in self.caches])  # (B, T, C)
+        self.next += T
+        return F.linear(hidden[:, -1], self.model.wte.weight)
+
+    def read_prompts(self, prompts: list[list[int]]) -> torch.Tensor:
+        """Reads the ids that each row begins with, one or more, and returns the logits after them, (B, V)."""
+        longest = max(map(len, prompts))
+        filled = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts], device=self.device)
+        self.start.copy_(torch.tensor([longest - len(prompt) for prompt in prompts]))
+        for ids in filled.split(CHUNK, dim=1):
+            self.reserve(ids.shape[1])
+            logits = self.forward(ids)
+            self.read += ids.shape[1]
+        return logits
+
+    def step(self, ids: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """Reads the next id of each of `rows`, both (n,), and returns the logits after them, (n, V)."""
+        every = self.next.new_zeros(self.rows, 1)
+        every[rows.to(self.device), 0] = ids.to(self.device)
+        self.reserve(1)
+        logits = self.forward(every)
+        self.read += 1
+        return logits[rows.to(self.device)]

@@ -1,0 +1,196 @@
+"""Text that a model writes, token by token as it is made: ids first, then whole characters."""
+
+import codecs
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+import torch
+
+from alilama.common.errors import UserError
+from alilama.data.tokenizer import Tokenizer
+from alilama.model.model import Model
+from alilama.writing.decoding import KernelDecoder, TorchDecoder, cache_bytes, choose_decoder
+from alilama.writing.sampling import Sampler, Sampling
+
+# ---- text ----
+
+
+def stream_text(model: Model, tokenizer: Tokenizer, prompt: str = "", **settings) -> Iterator[str]:
+    """Yields the text that follows `prompt` as it is made, whole characters only; see `stream_texts`."""
+    for [text] in stream_texts(model, tokenizer, [prompt], **settings):
+        if text:
+            yield text
+
+
+def stream_texts(model: Model, tokenizer: Tokenizer, prompts: Sequence[str], **settings) -> Iterator[list[str]]:
+    """Yields what follows each of `prompts` as it is made, step by step, whole characters only, until all texts have ended.
+
+    `settings` are those of `stream_batch`. An empty prompt begins a text from nothing; one with a special token in it raises
+    UserError.
+    """
+    if isinstance(prompts, str):
+        raise UserError("prompts: expected a list of texts, such as ['Once']; stream_text takes one")
+    ids = [tokenizer.encode_document(prompt) for prompt in prompts]
+    decoders = [codecs.getincrementaldecoder("utf-8")("replace") for _ in prompts]
+    for step in stream_batch(model, ids, stop_id=tokenizer.eot_id, **settings):
+        yield [
+            decoder.decode(b"" if id is None else tokenizer.token_bytes(id), final=id is None)
+            for decoder, id in zip(decoders, step, strict=True)
+        ]
+    yield [decoder.decode(b"", final=True) for decoder in decoders]
+
+
+# ---- ids ----
+
+
+def generate_batch(model: Model, prompts: Sequence[Sequence[int]], **settings) -> list[list[int]]:
+    """Returns the ids that follow each of `prompts`; `settings` are those of `stream_batch`."""
+    rows = [[] for _ in prompts]
+    for step in stream_batch(model, prompts, **settings):
+        for row, id in zip(rows, step, strict=True):
+            if id is not None:
+                row.append(id)
+    return rows
+
+
+def stream_ids(model: Model, ids: Sequence[int], **settings) -> Iterator[int]:
+    """Yields the ids that follow `ids`, one by one; `settings` are those of `stream_batch`."""
+    for [id] in stream_batch(model, [ids], **settings):
+        yield id
+
+
+@torch.inference_mode()
+def stream_batch(
+    model: Model,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int = 256,
+    seed: int | None = None,
+    stop_id: int | None = None,
+    context: int | None = None,
+    **sampling,
+) -> Iterator[list[int | None]]:
+    """Yields the next id of each of `prompts`, step by step, None where a text has ended, until all have.
+
+    The model should be in evaluation mode. A text ends before `stop_id` or after `max_new_tokens`. With a `context` of N a
+    token sees the N last ones only, and a text of any length takes the same memory. `sampling` is that of `Sampling`. The
+    same seed gives the same ids on the same device; without one they differ each time. Raises UserError for a value out of
+    range.
+    """
+    try:
+        prompts = [[operator.index(id) for id in prompt] for prompt in prompts]
+    except TypeError as error:
+        raise UserError(f"prompts: expected a list of lists of ids, such as [[1, 2]] ({error})") from None
+    if seed is not None and not -(2**63) <= seed < 2**63:
+        raise UserError(f"seed = {seed}: expected a number of at most 63 bits")
+    check_length(model, prompts, max_new_tokens, context)
+    sampler = Sampler(Sampling(**sampling), prompts, model, seed, stop_id)
+    decoder = choose_decoder(model, len(prompts), max(map(len, prompts)) + max_new_tokens, context)
+    steps = (
+        next_ids_by_graph(decoder, sampler, prompts)
+        if decoder.device.type == "cuda"
+        else next_ids(decoder, sampler, prompts, stop_id)
+    )
+    ended = [False] * len(prompts)
+    for ids in islice(steps, max_new_tokens):
+        if max(ids) >= model.config.vocab_size:
+            raise UserError("the model's logits are not finite numbers: its weights are damaged; train it again")
+        ended = [before or id == stop_id for before, id in zip(ended, ids, strict=True)]
+        if all(ended):
+            return
+        yield [None if end else id for end, id in zip(ended, ids, strict=True)]
+
+
+def check_length(model: Model, prompts: list[list[int]], max_new_tokens: int, context: int | None):
+    """Raises UserError for a length out of range, or a cache that the memory does not hold."""
+    if not 1 <= max_new_tokens < 2**62:
+        raise UserError(f"max_new_tokens = {max_new_tokens}: expected at least 1, and less than 2^62")
+    if context is not None and context < 1:
+        raise UserError(f"context = {context}: expected at least 1; without it everything is looked back on")
+    if not prompts:
+        raise UserError("there is no prompt: expected one or more")
+    for prompt in prompts:
+        if not prompt or not 0 <= min(prompt) <= max(prompt) < model.config.vocab_size:
+            raise UserError(
+                f"a prompt of the ids {str(list(prompt))[:60]}: expected one or more ids from 0 to "
+                f"{model.config.vocab_size - 1}; the id of <|endoftext|> begins a text from nothing"
+            )
+    longest = max(map(len, prompts)) + max_new_tokens
+    needed, free = cache_bytes(model, len(prompts), longest, context), free_bytes(model.wte.weight.device)
+    if free is not None and needed > free:
+        raise UserError(
+            f"max_new_tokens = {max_new_tokens}: for up to {longest:,} tokens x {len(prompts)} the keys and values "
+            f"take {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free; lower it, or set context = "
+            f"{model.config.max_seq_len}, with which a text of any length takes the same memory"
+        )
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Returns the free memory of a device, None where it is not known."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    meminfo = Path("/proc/meminfo")
+    if device.type == "cpu" and meminfo.exists():  # Linux
+        return next(int(line.split()[1]) * 1024 for line in meminfo.read_text().splitlines() if line.startswith("MemAvailable"))
+    return None
+
+
+def next_ids(
+    decoder: KernelDecoder | TorchDecoder, sampler: Sampler, prompts: list[list[int]], stop_id: int | None
+) -> Iterator[list[int]]:
+    """Yields the next id of every row, without end; rows that have come to `stop_id` are left out."""
+    rows = torch.arange(len(prompts))
+    ids = torch.zeros(len(prompts), dtype=torch.int64)
+    logits = decoder.read_prompts(prompts)
+    while True:
+        sampler.advance()
+        found = sampler.sample(logits, rows).cpu()
+        ids[rows] = found
+        yield ids.tolist()
+        if stop_id is not None:
+            rows, found = rows[found != stop_id], found[found != stop_id]
+        logits = decoder.step(found, rows)
+
+
+def next_ids_by_graph(decoder: TorchDecoder, sampler: Sampler, prompts: list[list[int]]) -> Iterator[list[int]]:
+    """Yields the next id of every row, without end, from a CUDA GPU, which computes the ones after them meanwhile.
+
+    A step, from the last ids to the next, is launched as one CUDA graph; nothing in it waits for the host.
+    """
+    rows = torch.arange(len(prompts), device=decoder.device)
+    sampler.advance()
+    ids = sampler.sample(decoder.read_prompts(prompts), rows)
+    on_host = torch.empty(ids.shape, dtype=ids.dtype, pin_memory=True)
+    arrived = torch.cuda.Event()
+    launch = None
+
+    def step():
+        ids.copy_(sampler.sample(decoder.forward(ids[:, None]), rows))
+
+    while True:
+        on_host.copy_(ids, non_blocking=True)
+        arrived.record(torch.cuda.current_stream(decoder.device))
+        sampler.advance()
+        moved = decoder.reserve(1)
+        if decoder.read == max(map(len, prompts)):
+            step()  # once by hand: what is made at the first use must not be made within a graph
+        else:
+            if launch is None or moved:
+                launch = capture(step, decoder.device)
+            launch()
+        decoder.read += 1
+        arrived.synchronize()
+        yield on_host.tolist()
+
+
+def capture(step: Callable[[], None], device: torch.device) -> Callable[[], None]:
+    """Returns what launches a step as one CUDA graph, or the step itself, which is slower, where it cannot be captured."""
+    graph = torch.cuda.CUDAGraph()
+    try:
+        with torch.cuda.graph(graph, stream=torch.cuda.Stream(device)):
+            step()
+    except RuntimeError:
+        return step  # nothing of it was computed while it was captured
+    return graph.replay

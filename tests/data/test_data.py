@@ -1,0 +1,625 @@
+import hashlib
+import itertools
+import json
+import os
+import random
+import re
+import signal
+
+import numpy as np
+import pytest
+from conftest import write_prose
+
+from alilama.common import files
+from alilama.common.errors import UserError
+from alilama.common.files import replacing
+from alilama.data.batches import TrainingWindows
+from alilama.data.text import Source, find_sources, map_blocks, read_blocks
+from alilama.data.tokenizer import Tokenizer
+from alilama.data.tokens import load_token_files, write_token_files
+
+EOT = "<|endoftext|>"
+
+
+def split_documents(content: bytes) -> list[bytes]:
+    """The rule of the design, section 4, line by line: a separator is its line, its line end and the line end before it."""
+    documents, document = [], b""
+    *lines, rest = content.split(b"\n")
+    for line in [*(line + b"\n" for line in lines), rest]:
+        if line.removesuffix(b"\n").removesuffix(b"\r" if line.endswith(b"\r\n") else b"") == EOT.encode():
+            documents.append(document.removesuffix(b"\n").removesuffix(b"\r" if document.endswith(b"\r\n") else b""))
+            document = b""
+        else:
+            document += line
+    return [document for document in [*documents, document] if document]
+
+
+def expected_ids(tokenizer: Tokenizer, documents: list[bytes]) -> list[int]:
+    return [id for document in documents for id in (tokenizer.eot_id, *tokenizer.encode_ordinary(document.decode()))]
+
+
+def files_of(folder) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def write_text(folder, name: str, content: str | bytes):
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+# ---- text files ----
+
+
+@pytest.fixture
+def texts(tmp_path):
+    for name in ("b.txt", "a.txt", "deep/er/c.md", ".hidden", "half.txt.part", "empty.txt"):
+        write_text(tmp_path / "texts", name, "" if name == "empty.txt" else "some text")
+    return tmp_path / "texts"
+
+
+def names_of(sources):
+    return [source.path.name for source in sources]
+
+
+def test_a_file_is_one_source_of_its_whole_size(texts):
+    assert find_sources(str(texts / "a.txt")) == [Source(texts / "a.txt", 0, 9)]
+
+
+def test_a_folder_gives_all_files_below_in_order_without_hidden_empty_and_unfinished_ones(texts):
+    assert names_of(find_sources(str(texts))) == ["a.txt", "b.txt", "c.md"]
+
+
+def test_files_in_hidden_folders_are_passed_over(texts):
+    write_text(texts, ".ipynb_checkpoints/copy.txt", "an old copy")
+    write_text(texts, ".git/HEAD", "ref")
+    assert names_of(find_sources(str(texts))) == ["a.txt", "b.txt", "c.md"]
+
+
+def test_a_pattern_gives_what_it_matches_in_order(texts):
+    assert names_of(find_sources(str(texts / "*.txt"))) == ["a.txt", "b.txt"]
+    assert names_of(find_sources(str(texts / "**" / "*.md"))) == ["c.md"]
+
+
+def test_several_names_are_read_in_their_order_and_no_file_twice(texts):
+    assert names_of(find_sources([str(texts / "b.txt"), str(texts)])) == ["b.txt", "a.txt", "c.md"]
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tmp_path):
+    write_text(tmp_path, "[a].txt", "x")
+    write_text(tmp_path, "a.txt", "x")
+    assert names_of(find_sources(str(tmp_path / "[a].txt"))) == ["[a].txt"]
+
+
+def test_a_hidden_file_that_is_named_is_read(texts):
+    assert names_of(find_sources(str(texts / ".hidden"))) == [".hidden"]
+
+
+@pytest.mark.parametrize("name", ["missing.txt", "*.nothing", "no/such/folder"])
+def test_a_name_that_leads_nowhere_is_refused(texts, name):
+    with pytest.raises(UserError, match=r"val_files: .*leads to no file"):
+        find_sources([str(texts), str(texts / name)], "val_files")
+
+
+def test_a_folder_without_text_is_refused(tmp_path):
+    write_text(tmp_path, "empty/.gitkeep", "")
+    with pytest.raises(UserError, match="leads to no file"):
+        find_sources(str(tmp_path / "empty"))
+
+
+def test_empty_files_alone_are_refused(texts):
+    with pytest.raises(UserError, match="is empty"):
+        find_sources(str(texts / "empty.txt"))
+
+
+@pytest.mark.parametrize("nothing", [[], ""])
+def test_no_name_at_all_is_refused(nothing, texts, monkeypatch):
+    monkeypatch.chdir(texts)
+    with pytest.raises(UserError, match="data_files"):
+        find_sources(nothing)
+
+
+ODD_TEXT = (
+    write_prose(3, seed=5) + "x" * 300 + "  \n\n \t  a    b\r\n\r\n1234567 12345 'll don't…naïve — “quoted” "
+    "日本語のテキスト \u3000\u00a0x\n\n\n<|endoftext|> in a line\n<|endoftext|>\n\nnew\n<|endoftext|>\nx<|endoftext|>\n"
+    "🦙🦙 ١٢٣٤٥ e\u0301 end \n \n"
+)
+
+
+@pytest.mark.parametrize("pattern", ["gpt4", "gpt2", r"\w+|\W"])
+@pytest.mark.parametrize("block_bytes", [1, 7, 64, 1000])
+def test_tokens_do_not_depend_on_where_blocks_end_or_on_threads(pattern, block_bytes, tmp_path, tokenizer, monkeypatch):
+    tokenizer = Tokenizer(tokenizer.merges, pattern=pattern)
+    sources = [
+        Source(write_text(tmp_path, name, text), 0, len(text.encode()))
+        for name, text in (("a", ODD_TEXT), ("b", ODD_TEXT[::-1]))
+    ]
+    expected = [id for text in (ODD_TEXT, ODD_TEXT[::-1]) for id in expected_ids(tokenizer, split_documents(text.encode()))]
+    monkeypatch.setattr("alilama.data.text.BLOCK_BYTES", block_bytes)
+    blocks = list(read_blocks(sources, tokenizer.native_pattern))
+    assert b"".join(block.text for block in blocks) == (ODD_TEXT + ODD_TEXT[::-1]).encode()
+    assert len(blocks) >= 3
+    for num_threads in (1, 3):
+        parts = list(map_blocks(tokenizer.encode_block, blocks, num_threads))
+        assert [id for ids, *_ in parts for id in ids.tolist()] == expected
+
+
+def test_random_texts_give_the_same_tokens_in_blocks_as_whole(tmp_path, tokenizer, monkeypatch):
+    rng = random.Random(0)
+    parts = [
+        "a",
+        "word",
+        " ",
+        "  ",
+        "\n",
+        "\r\n",
+        "\t",
+        "1",
+        "234",
+        "'ll",
+        "é",
+        "日",
+        "🦙",
+        "\u0301",
+        "\u3000",
+        "!",
+        "…",
+        f"\n{EOT}\n",
+        EOT,
+    ]
+    for _ in range(60):
+        text = "".join(rng.choices(parts, k=rng.randint(1, 120)))
+        path = write_text(tmp_path, "text", text)
+        monkeypatch.setattr("alilama.data.text.BLOCK_BYTES", rng.randint(1, 40))
+        blocks = read_blocks([Source(path, 0, len(text.encode()))], "gpt4")
+        found = [id for block in blocks for id in tokenizer.encode_block(block)[0].tolist()]
+        assert found == expected_ids(tokenizer, split_documents(text.encode())), repr(text)
+
+
+def test_read_blocks_reads_no_more_than_a_source_says(tmp_path):
+    path = write_text(tmp_path, "text", "0123456789")
+    assert [block.text for block in read_blocks([Source(path, 2, 5), Source(path, 8, 10)], "gpt4")] == [b"234", b"89"]
+
+
+def test_a_file_that_shrinks_while_it_is_read_is_an_error_and_no_endless_loop(tmp_path):
+    path = write_text(tmp_path, "text", "0123456789")
+
+    def too_long(number, frame):
+        raise AssertionError("still reading after 2 s")
+
+    handler = signal.signal(signal.SIGALRM, too_long)
+    signal.setitimer(signal.ITIMER_REAL, 2)
+    try:
+        with pytest.raises(UserError):
+            list(read_blocks([Source(path, 0, 20)], "gpt4"))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler)
+
+
+def test_map_blocks_keeps_the_order_passes_on_errors_and_reads_only_a_few_blocks_ahead():
+    read = []
+
+    def blocks():
+        for i in range(100):
+            read.append(i)
+            yield i
+
+    squares = map_blocks(lambda i: i * i, blocks(), 3)
+    assert [next(squares) for _ in range(5)] == [0, 1, 4, 9, 16]
+    assert len(read) <= 9
+    assert list(squares) == [i * i for i in range(5, 100)]
+
+    def fails(i):
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        list(map_blocks(fails, range(10), 2))
+
+
+# ---- writing ----
+
+
+def test_replacing_keeps_the_old_file_until_the_new_one_is_whole(tmp_path):
+    path = write_text(tmp_path, "file", "old")
+    with pytest.raises(KeyboardInterrupt), replacing(path) as file:
+        file.write(b"half of the new")
+        file.flush()
+        assert path.read_bytes() == b"old"
+        raise KeyboardInterrupt
+    assert files_of(tmp_path) == {"file": b"old"}
+    with replacing(path) as file:
+        file.write(b"new")
+    assert files_of(tmp_path) == {"file": b"new"}
+
+
+def test_replacing_has_the_file_on_disk_before_it_takes_the_name(tmp_path, monkeypatch):
+    happened = []
+    fsync, replace = files.os.fsync, files.os.replace
+    monkeypatch.setattr(files.os, "fsync", lambda file: (happened.append("fsync"), fsync(file)))
+    monkeypatch.setattr(files.os, "replace", lambda part, path: (happened.append("replace"), replace(part, path)))
+    with replacing(tmp_path / "file") as file:
+        file.write(b"new")
+    assert happened == ["fsync", "replace"]
+
+
+# ---- token files ----
+
+
+def test_every_document_is_preceded_by_end_of_text_and_separators_are_those_of_the_design(tokenizer, tmp_path):
+    content = (
+        f"{EOT}\nfirst\n{EOT}\n\nsecond, with an empty line before and behind it\n\n{EOT}\r\nthird ends in spaces  \r\n"
+        f"{EOT}\n{EOT}\nfourth has {EOT} in a line\n{EOT} at its start\nand its end {EOT}\n {EOT}\n{EOT}"
+    )
+    documents = [
+        "first",
+        "\nsecond, with an empty line before and behind it\n",
+        "third ends in spaces  ",
+        f"fourth has {EOT} in a line\n{EOT} at its start\nand its end {EOT}\n {EOT}",
+    ]
+    train, val = write_text(tmp_path, "train.txt", content), write_text(tmp_path, "val.txt", "validate\r\nthis\n")
+    meta = write_token_files(tokenizer, find_sources(str(train)), tmp_path / "out", val_sources=find_sources(str(val)))
+    found, held_out = np.load(tmp_path / "out" / "train.npy"), np.load(tmp_path / "out" / "val.npy")
+    assert found.tolist() == expected_ids(tokenizer, [document.encode() for document in documents])
+    assert held_out.tolist() == [tokenizer.eot_id, *tokenizer.encode("validate\r\nthis\n")]
+    assert meta.documents == {"train": 4, "val": 1}
+    assert meta.bytes == {"train": sum(map(len, documents)), "val": 15}
+
+
+def test_meta_json_tells_the_truth(tokenizer, text, text_file, tmp_path):
+    meta = write_token_files(tokenizer, find_sources(str(text_file)), tmp_path, val_fraction=0.1)
+    documents = split_documents(text.encode())
+    assert len(documents) == 200
+    said = json.loads((tmp_path / "meta.json").read_text())
+    train, val = np.load(tmp_path / "train.npy"), np.load(tmp_path / "val.npy")
+    assert said["tokens"] == {"train": len(train), "val": len(val)}
+    assert said["documents"] == {"train": 180, "val": 20}
+    assert said["documents"] == {name: int((ids == tokenizer.eot_id).sum()) for name, ids in (("train", train), ("val", val))}
+    assert said["bytes"] == {
+        "train": len(tokenizer.decode_bytes(train)) - 180 * len(EOT),
+        "val": len(tokenizer.decode_bytes(val)) - 20 * len(EOT),
+    }
+    assert sum(said["bytes"].values()) == sum(map(len, documents))
+    assert said["vocab_size"] == 400
+    assert said["tokenizer_sha256"] == hashlib.sha256((tmp_path / "tokenizer.json").read_bytes()).hexdigest()
+    assert said["sources"]["train"] == [str(text_file)]
+    assert vars(meta) == said
+
+
+@pytest.mark.parametrize("val_fraction", [0.05, 0.3])
+@pytest.mark.parametrize("block_bytes", [100, 4 << 20])
+def test_the_share_held_out_is_whole_documents_and_every_document_is_in_one_split(
+    tokenizer, text, text_file, tmp_path, monkeypatch, val_fraction, block_bytes
+):
+    monkeypatch.setattr("alilama.data.text.BLOCK_BYTES", block_bytes)
+    meta = write_token_files(tokenizer, find_sources(str(text_file)), tmp_path, val_fraction=val_fraction, num_threads=2)
+    written = {}
+    for name in ("train", "val"):
+        first, *documents = tokenizer.decode(np.load(tmp_path / f"{name}.npy")).split(EOT)
+        assert first == ""
+        written[name] = documents
+    everything = [document.decode() for document in split_documents(text.encode())]
+    assert sorted(written["train"] + written["val"]) == sorted(everything)
+    assert meta.documents == {name: len(documents) for name, documents in written.items()}
+    assert meta.bytes == {name: sum(len(document.encode()) for document in documents) for name, documents in written.items()}
+    assert len(written["val"]) == round(200 * val_fraction)
+    places = [everything.index(document) for document in written["val"]]
+    assert places == sorted(places) and max(np.diff([0, *places, 200])) <= 2 / val_fraction  # spread over the text
+    assert [document for document in everything if document not in written["val"]] == written["train"]
+
+
+def test_one_document_is_cut_at_the_end_of_a_line(tokenizer, tmp_path):
+    lines = [f"Line {i} of a book without separators.\n" for i in range(100)]
+    write_text(tmp_path, "book.txt", "".join(lines))
+    meta = write_token_files(tokenizer, find_sources(str(tmp_path / "book.txt")), tmp_path, val_fraction=0.1)
+    train, val = (tokenizer.decode(np.load(tmp_path / f"{name}.npy")) for name in ("train", "val"))
+    assert train.startswith(EOT) and val.startswith(EOT)
+    train, val = train.removeprefix(EOT), val.removeprefix(EOT)
+    assert train + val == "".join(lines)
+    assert train.endswith("\n") and 0.07 < len(val) / len("".join(lines)) <= 0.1
+    assert meta.documents == {"train": 1, "val": 1}
+
+
+def test_one_document_of_one_line_loses_nothing(tokenizer, tmp_path):
+    write_text(tmp_path, "line.txt", "word " * 200)
+    write_token_files(tokenizer, find_sources(str(tmp_path / "line.txt")), tmp_path, val_fraction=0.1)
+    parts = [tokenizer.decode(np.load(tmp_path / f"{name}.npy")).removeprefix(EOT) for name in ("train", "val")]
+    assert "".join(parts) == "word " * 200
+    assert len(parts[1]) == 100
+
+
+def test_holding_out_a_tail_never_makes_text_of_a_separator(tokenizer, tmp_path):
+    write_text(tmp_path, "small.txt", f"One short document of a few words, and nothing more than that.\n{EOT}\n")
+    write_token_files(tokenizer, find_sources(str(tmp_path / "small.txt")), tmp_path, val_fraction=0.1)
+    for name in ("train", "val"):
+        text = tokenizer.decode(np.load(tmp_path / f"{name}.npy"))
+        assert re.fullmatch(r"(<\|endoftext\|>[^<|>]+)+", text), (name, text)
+
+
+@pytest.mark.parametrize(("vocab_size", "dtype"), [(65536, np.uint16), (65537, np.uint32)])
+def test_ids_are_uint16_up_to_65536_tokens_and_uint32_above(vocab_size, dtype, tmp_path):
+    merges = [(i % 256, i // 256) for i in range(vocab_size - 257)]
+    tokenizer = Tokenizer(merges)
+    write_text(tmp_path, "text.txt", "a few words here\n" * 20)
+    meta = write_token_files(tokenizer, find_sources(str(tmp_path / "text.txt")), tmp_path, val_fraction=0.2)
+    ids = np.load(tmp_path / "train.npy")
+    assert ids.dtype == dtype and ids[0] == vocab_size - 1
+    assert meta.vocab_size == vocab_size
+    assert load_token_files(tmp_path, tokenizer).train.dtype == dtype
+    assert tokenizer.decode(ids).startswith(f"{EOT}a few words")
+
+
+@pytest.mark.parametrize("pattern", ["gpt4", "gpt2", r"\w+|\W"])
+def test_invalid_utf_8_is_kept_byte_for_byte(pattern, tokenizer, tmp_path, monkeypatch):
+    rng = random.Random(2)
+    content = bytes(rng.choices([*range(256), *b"    aaaeee\n\n"], k=3000))
+    train = write_text(tmp_path, "odd.bin", content)
+    val = write_text(tmp_path, "odd2.bin", b"\xff\xfe\x00\x80abc\xf0\x9f")
+    for block_bytes in (50, 4 << 20):
+        monkeypatch.setattr("alilama.data.text.BLOCK_BYTES", block_bytes)
+        tokenizer = Tokenizer(tokenizer.merges, pattern=pattern)
+        write_token_files(tokenizer, find_sources(str(train)), tmp_path / "out", val_sources=find_sources(str(val)))
+        assert tokenizer.decode_bytes(np.load(tmp_path / "out" / "train.npy")[1:]) == content
+        assert tokenizer.decode_bytes(np.load(tmp_path / "out" / "val.npy")[1:]) == b"\xff\xfe\x00\x80abc\xf0\x9f"
+
+
+def test_progress_is_told_of_every_byte_of_the_files(tokenizer, text_file, text, tmp_path):
+    told = []
+    write_token_files(tokenizer, find_sources(str(text_file)), tmp_path, val_fraction=0.1, on_bytes=told.append)
+    assert sum(told) == len(text.encode())
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_an_error_in_the_middle_leaves_the_folder_as_it_was(
+    exists, tokenizer, other_tokenizer, text_file, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("alilama.data.text.BLOCK_BYTES", 10_000)
+    before = {}
+    if exists:
+        write_token_files(other_tokenizer, find_sources(str(text_file)), tmp_path, val_fraction=0.1)
+        before = files_of(tmp_path)
+    calls = []
+
+    def on_bytes(size):
+        calls.append(size)
+        if len(calls) == 3:
+            raise OSError("No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        write_token_files(tokenizer, find_sources(str(text_file)), tmp_path, val_fraction=0.1, on_bytes=on_bytes)
+    assert files_of(tmp_path) == before
+
+
+@pytest.mark.parametrize("stopped_at", ["tokenizer.json", "train.npy", "val.npy", "meta.json"])
+def test_stopping_between_two_files_never_leaves_files_that_do_not_belong_together(
+    stopped_at, tokenizer, other_tokenizer, text_file, tmp_path, monkeypatch
+):
+    """As after kill -9 while the files take their names: the folder loads as the old one, or says that it is incomplete."""
+    write_token_files(other_tokenizer, find_sources(str(text_file)), tmp_path, val_fraction=0.1)
+    replace = files.os.replace
+
+    def stops(part, path):
+        if path.name == stopped_at:
+            raise KeyboardInterrupt
+        replace(part, path)
+
+    monkeypatch.setattr(files.os, "replace", stops)
+    with pytest.raises(KeyboardInterrupt):
+        write_token_files(tokenizer, find_sources(str(text_file)), tmp_path, val_fraction=0.2)
+    monkeypatch.undo()
+    with pytest.raises(UserError, match="no complete token files"):
+        load_token_files(tmp_path, Tokenizer.load(tmp_path / "tokenizer.json"))
+
+
+def test_a_text_too_small_for_two_splits_is_refused_and_nothing_is_written(tokenizer, tmp_path):
+    write_text(tmp_path, "text.txt", "x")
+    with pytest.raises(UserError, match=r"leaves nothing for \w+\.npy"):
+        write_token_files(tokenizer, find_sources(str(tmp_path / "text.txt")), tmp_path / "out", val_fraction=0.1)
+    assert files_of(tmp_path / "out") == {}
+
+
+# ---- reading token files ----
+
+
+@pytest.fixture
+def tokens_dir(tokenizer, text_file, tmp_path):
+    write_token_files(tokenizer, find_sources(str(text_file)), tmp_path / "tokens", val_fraction=0.1)
+    return tmp_path / "tokens"
+
+
+def test_token_files_are_read_by_memory_map(tokens_dir, tokenizer):
+    tokens = load_token_files(tokens_dir, tokenizer)
+    assert isinstance(tokens.train, np.memmap) and isinstance(tokens.val, np.memmap)
+    assert tokens.meta.tokens == {"train": len(tokens.train), "val": len(tokens.val)}
+
+
+def test_token_files_of_another_tokenizer_are_refused(tokens_dir, other_tokenizer):
+    with pytest.raises(UserError, match="made by another tokenizer"):
+        load_token_files(tokens_dir, other_tokenizer)
+
+
+def rewrite_meta(change):
+    def rewrite(path):
+        content = json.loads(path.read_text())
+        change(content)
+        path.write_text(json.dumps(content))
+
+    return rewrite
+
+
+def save_npz(path):
+    with open(path, "wb") as file:
+        np.savez(file, ids=np.arange(10, dtype=np.uint16))
+
+
+DAMAGE = {
+    "missing array": ("train.npy", lambda path: path.unlink()),
+    "empty array": ("val.npy", lambda path: path.write_bytes(b"")),
+    "truncated array": ("train.npy", lambda path: path.write_bytes(path.read_bytes()[:-10])),
+    "truncated header": ("train.npy", lambda path: path.write_bytes(path.read_bytes()[:50])),
+    "text as array": ("train.npy", lambda path: path.write_text("Once upon a time")),
+    "shorter array": ("train.npy", lambda path: np.save(path, np.load(path)[:-1])),
+    "other dtype": ("val.npy", lambda path: np.save(path, np.load(path).astype(np.int64))),
+    "two dimensions": ("val.npy", lambda path: np.save(path, np.load(path)[None])),
+    "pickled objects": ("train.npy", lambda path: np.save(path, np.array([{"a": 1}]), allow_pickle=True)),
+    "an npz archive": ("train.npy", save_npz),
+    "folder as array": ("train.npy", lambda path: (path.unlink(), path.mkdir())),
+    "missing meta": ("meta.json", lambda path: path.unlink()),
+    "truncated meta": ("meta.json", lambda path: path.write_bytes(path.read_bytes()[:40])),
+    "foreign meta": ("meta.json", lambda path: path.write_text('{"name": "something else"}')),
+    "list as meta": ("meta.json", lambda path: path.write_text("[1, 2]")),
+    "binary meta": ("meta.json", lambda path: path.write_bytes(b"\xff\xfe\x00")),
+    "meta without a split": ("meta.json", rewrite_meta(lambda meta: meta["tokens"].pop("val"))),
+    "meta without numbers": ("meta.json", rewrite_meta(lambda meta: meta.update(tokens=None))),
+    "meta without hash": ("meta.json", rewrite_meta(lambda meta: meta.update(tokenizer_sha256=None))),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damaged_token_files_are_refused_in_one_line_that_names_the_file(damage, tokens_dir, tokenizer):
+    name, do = DAMAGE[damage]
+    do(tokens_dir / name)
+    with pytest.raises(UserError, match=r"run tokenize_data\.py again") as refused:
+        load_token_files(tokens_dir, tokenizer)
+    assert len(str(refused.value).splitlines()) == 1
+    assert str(tokens_dir) in str(refused.value)
+
+
+def test_loading_runs_no_code(tokens_dir, tokenizer, tmp_path):
+    class Opens:
+        def __reduce__(self):
+            return open, (str(tmp_path / "was_run"), "w")
+
+    np.save(tokens_dir / "train.npy", np.array([Opens()]), allow_pickle=True)
+    with pytest.raises(UserError):
+        load_token_files(tokens_dir, tokenizer)
+    assert not (tmp_path / "was_run").exists()
+
+
+# ---- batches ----
+
+
+def epoch_of(windows: TrainingWindows, epoch: int) -> np.ndarray:
+    """The windows of an epoch, (windows_per_epoch, T + 1), for a batch size of 1."""
+    first = epoch * windows.windows_per_epoch
+    return np.concatenate([windows.batch(step) for step in range(first, first + windows.windows_per_epoch)])
+
+
+@pytest.mark.parametrize("size", [100, 101, 105, 109, 110, 111, 8, 7])
+def test_an_epoch_visits_each_window_once_and_windows_do_not_overlap(size):
+    T = 6
+    windows = TrainingWindows(np.arange(size, dtype=np.uint16), 0, T, 1, seed=3)
+    for epoch in range(5):
+        visited = epoch_of(windows, epoch)
+        assert visited.shape == (windows.windows_per_epoch, T + 1)
+        assert (np.diff(visited, axis=1) == 1).all() and visited.min() >= 0 and visited.max() < size
+        starts = np.sort(visited[:, 0])
+        assert (np.diff(starts) == T).all()
+        assert starts[0] + (size - 1 - T - starts[-1]) < 2 * T  # as many windows as fit behind any offset
+    assert windows.windows_per_epoch >= max(1, (size - 1) // T - 1)
+
+
+def test_every_epoch_has_another_order_and_another_offset():
+    windows = TrainingWindows(np.arange(2000, dtype=np.uint16), 0, 10, 1, seed=0)
+    epochs = [epoch_of(windows, epoch)[:, 0] for epoch in range(30)]
+    orders = {tuple(starts.argsort()) for starts in epochs}
+    assert len(orders) == 30
+    assert {int(starts.min()) for starts in epochs} == set(range(10))  # all offsets come up in time
+    assert all(not (np.diff(starts) > 0).all() for starts in epochs)
+
+
+def test_every_target_token_is_reached_in_time():
+    windows = TrainingWindows(np.arange(100, dtype=np.uint16), 0, 7, 1, seed=0)
+    reached = {int(token) for epoch in range(60) for token in epoch_of(windows, epoch)[:, 1:].ravel()}
+    assert reached == set(range(1, 100))
+
+
+@pytest.mark.parametrize("has_first_eot", [True, False])
+def test_every_epoch_lays_whole_documents_behind_one_another_in_another_order(has_first_eot):
+    rng, T, eot_id = np.random.default_rng(0), 9, 999
+    documents = [list(range(10 * i, 10 * i + rng.integers(1, 10))) for i in range(40)]  # no id is there twice
+    ids = np.array([id for document in documents for id in (eot_id, *document)][not has_first_eot :], dtype=np.uint16)
+    windows, neighbours = TrainingWindows(ids, eot_id, T, 1, seed=0), []
+    for epoch in range(8):
+        visited = epoch_of(windows, epoch)
+        targets = visited[:, 1:][visited[:, 1:] != eot_id]
+        assert len(np.unique(targets)) == len(targets) > len(ids) - len(documents) - 2 * T
+        inside = (visited[:, 1:] != eot_id) & (visited[:, :-1] != eot_id)
+        assert (np.diff(visited, axis=1)[inside] == 1).mean() >= (1 if has_first_eot else 0.98)
+        around = [window[i - 1 : i + 2].tolist() for window in visited for i in range(1, T) if window[i] == eot_id]
+        assert all(before in [document[-1] for document in documents] for before, _, _ in around)
+        assert all(after in [document[0] for document in documents] for _, _, after in around)
+        neighbours.append({(before, after) for before, _, after in around})
+    assert all(len(pairs) > 20 and len(pairs & others) < 6 for pairs, others in itertools.combinations(neighbours, 2))
+
+
+def test_a_batch_is_a_function_of_the_seed_and_the_step_alone():
+    ids = np.arange(1000, dtype=np.uint16)
+    ids[::25] = 0
+    in_order = TrainingWindows(ids, 0, 10, 7, seed=5)
+    batches = [in_order.batch(step).tolist() for step in range(60)]
+    for step in (59, 3, 14, 13, 40, 0):
+        assert TrainingWindows(ids, 0, 10, 7, seed=5).batch(step).tolist() == batches[step]
+    jumping = TrainingWindows(ids, 0, 10, 7, seed=5)
+    for step in (59, 3, 14, 13, 40, 0):
+        assert jumping.batch(step).tolist() == batches[step]
+    assert TrainingWindows(ids, 0, 10, 7, seed=6).batch(0).tolist() != batches[0]
+
+
+def test_batches_go_on_over_the_end_of_an_epoch():
+    ids = np.arange(101, dtype=np.uint16)
+    one, four = TrainingWindows(ids, 0, 10, 1, seed=0), TrainingWindows(ids, 0, 10, 4, seed=0)
+    windows = np.concatenate([one.batch(step) for step in range(40)])
+    assert np.array_equal(np.concatenate([four.batch(step) for step in range(10)]), windows)
+
+
+def test_a_batch_holds_int64_windows_of_context_and_one_more():
+    batch = TrainingWindows(np.arange(100, dtype=np.uint16), 0, 8, 3, seed=0).batch(0)
+    assert batch.shape == (3, 9) and batch.dtype == np.int64
+
+
+def test_a_text_smaller_than_one_window_is_refused():
+    assert TrainingWindows(np.arange(9, dtype=np.uint16), 0, 8, 1, 0).batch(0).tolist() == [list(range(9))]
+    with pytest.raises(UserError, match=r"8 tokens.*max_seq_len"):
+        TrainingWindows(np.arange(8, dtype=np.uint16), 0, 8, 1, 0)
+
+
+@pytest.mark.parametrize("pattern", ["gpt4", r"\w+|\W"])
+@pytest.mark.parametrize("block_bytes", [16, 1 << 20])
+def test_files_and_blocks_of_separators_alone_are_passed_over(pattern, block_bytes, tmp_path, monkeypatch):
+    monkeypatch.setattr("alilama.data.text.BLOCK_BYTES", block_bytes)
+    tokenizer = Tokenizer([], pattern=pattern)
+    write_text(tmp_path, "a.txt", f"{EOT}\n" * 30)
+    write_text(tmp_path, "b.txt", f"{EOT}\n{EOT}\n" + f"\n{EOT}\n".join(f"Text {i}." for i in range(40)) + f"\n{EOT}\n" * 30)
+    meta = write_token_files(tokenizer, find_sources(str(tmp_path)), tmp_path / "tokens", val_fraction=0.1)
+    assert meta.documents == {"train": 36, "val": 4}
+
+
+def test_separators_alone_leave_nothing_to_hold_out(tokenizer, tmp_path):
+    write_text(tmp_path, "a.txt", f"{EOT}\n{EOT}\n")
+    with pytest.raises(UserError, match="leaves nothing for"):
+        write_token_files(tokenizer, find_sources(str(tmp_path)), tmp_path / "tokens", val_fraction=0.3)
+
+
+def test_text_without_a_place_to_cut_is_cut_with_a_warning_and_loses_nothing(tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setattr("alilama.data.text.BLOCK_BYTES", 100)
+    monkeypatch.setattr("alilama.data.text.MAX_UNCUT_BYTES", 1000)
+    path = write_text(tmp_path, "line.txt", "ab" * 3000)
+    with pytest.warns(UserWarning, match="without a place to cut"):
+        blocks = list(read_blocks([Source(path, 0, 6000)], "gpt4"))
+    assert b"".join(block.text for block in blocks) == b"ab" * 3000
+    assert max(len(block.text) for block in blocks) < 4000 and [block.continues for block in blocks][:2] == [False, True]
+
+
+@pytest.mark.parametrize("number", [0, -1])
+def test_fewer_than_one_thread_is_refused(number, tokenizer):
+    with pytest.raises(UserError, match=f"num_threads = {number}"):
+        tokenizer.encode_batch(["a"], num_threads=number)
+
+
+def test_what_is_no_ordinary_file_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="not an ordinary file"), replacing(tmp_path / "pipe"):
+        pass
+    assert (tmp_path / "pipe").is_fifo()

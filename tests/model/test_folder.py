@@ -1,0 +1,293 @@
+import json
+import math
+import os
+import pickle
+import zipfile
+
+import pytest
+import torch
+from conftest import tiny_model
+from safetensors.torch import load_file, save_file
+
+from alilama.common import files
+from alilama.common.errors import UserError
+from alilama.data.tokenizer import Tokenizer
+from alilama.model.folder import MPT_SETTINGS, load_model, save_description, save_weights
+from alilama.training import resume
+from alilama.training.resume import load_state, save_state
+
+
+@pytest.fixture
+def folder(tmp_path, tokenizer):
+    """A model folder of its own for every test, to be damaged."""
+    model = tiny_model(tokenizer.vocab_size)
+    save_description(tmp_path / "tiny", model.config, tokenizer)
+    save_weights(tmp_path / "tiny", model)
+    return tmp_path / "tiny"
+
+
+@pytest.mark.parametrize("shape", [{}, {"num_heads": 8, "d_model": 48, "blocks": 3}, {"hidden_dim": 50}, {"dropout": 0.3}])
+def test_a_saved_model_comes_back_with_the_same_logits_shape_and_tokenizer(shape, tokenizer, tmp_path):
+    model = tiny_model(tokenizer.vocab_size, seed=7, **shape)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.1)
+    save_description(tmp_path / "new" / "folder", model.config, tokenizer)
+    save_weights(tmp_path / "new" / "folder", model)
+    loaded, its_tokenizer = load_model(tmp_path / "new" / "folder")
+    ids = torch.arange(40)[None]
+    assert torch.equal(loaded(ids), model(ids))
+    assert loaded.config == model.config and not loaded.training
+    assert its_tokenizer.sha256 == tokenizer.sha256
+
+
+def test_the_folder_holds_what_transformers_expects_and_nothing_half_written(folder, tokenizer):
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ]
+    config = json.loads((folder / "config.json").read_text())
+    assert config["model_type"] == "mpt" and config["architectures"] == ["MptForCausalLM"]
+    assert config["trained_seq_len"] == 16 and config["max_seq_len"] > 16
+    assert config["bos_token_id"] == config["eos_token_id"] == tokenizer.eot_id
+    weights = load_file(folder / "model.safetensors")
+    assert all(weight.dtype == torch.float32 for weight in weights.values())
+    assert sum(weight.numel() for weight in weights.values()) == tiny_model(tokenizer.vocab_size).num_parameters()
+
+
+def test_a_model_that_mpt_cannot_express_does_not_say_it_is_one(tokenizer, tmp_path):
+    save_description(tmp_path, tiny_model(tokenizer.vocab_size, hidden_dim=50).config, tokenizer)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["model_type"] != "mpt" and "MptForCausalLM" not in config["architectures"]
+
+
+def test_a_model_in_half_precision_is_saved_in_float32(tokenizer, tmp_path):
+    save_weights(tmp_path, tiny_model(tokenizer.vocab_size).to(torch.bfloat16))
+    assert {weight.dtype for weight in load_file(tmp_path / "model.safetensors").values()} == {torch.float32}
+
+
+def change_config(**values):
+    def change(path):
+        path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+    return change
+
+
+def change_weights(change):
+    def rewrite(path):
+        weights = load_file(path)
+        change(weights)
+        save_file(weights, path)
+
+    return rewrite
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+GPT2_CONFIG = {"model_type": "gpt2", "n_embd": 768, "n_layer": 12, "n_head": 12, "vocab_size": 50257}
+DAMAGE = {
+    "missing weights": ("model.safetensors", os.remove),
+    "empty weights": ("model.safetensors", lambda path: path.write_bytes(b"")),
+    "truncated weights": ("model.safetensors", truncate),
+    "text as weights": ("model.safetensors", lambda path: path.write_text("Once upon a time")),
+    "pickle as weights": ("model.safetensors", lambda path: torch.save({"a": torch.zeros(1)}, path)),
+    "a weight missing": ("model.safetensors", change_weights(lambda weights: weights.pop("transformer.norm_f.weight"))),
+    "weights too large": ("model.safetensors", change_weights(lambda w: [w[name].fill_(1e30) for name in w])),
+    "whole numbers as weights": (
+        "model.safetensors",
+        change_weights(lambda w: w.update({name: tensor.int() for name, tensor in w.items()})),
+    ),
+    "weights in 8 bits": (
+        "model.safetensors",
+        change_weights(
+            lambda w: w.update({name: torch.full_like(tensor, math.nan).to(torch.float8_e4m3fn) for name, tensor in w.items()})
+        ),
+    ),
+    "a weight too many": ("model.safetensors", change_weights(lambda weights: weights.update(extra=torch.zeros(1)))),
+    "another shape": ("model.safetensors", change_weights(lambda w: w.update({"transformer.norm_f.weight": torch.ones(31)}))),
+    "missing config": ("config.json", os.remove),
+    "truncated config": ("config.json", truncate),
+    "empty config": ("config.json", lambda path: path.write_bytes(b"")),
+    "list as config": ("config.json", lambda path: path.write_text("[]")),
+    "binary config": ("config.json", lambda path: path.write_bytes(b"\xff\xfe")),
+    "another architecture": ("config.json", lambda path: path.write_text(json.dumps(GPT2_CONFIG))),
+    "no layers": ("config.json", change_config(n_layers=0)),
+    "other number of layers": ("config.json", change_config(n_layers=3)),
+    "heads that do not divide": ("config.json", change_config(n_heads=5)),
+    "text as size": ("config.json", change_config(d_model="32")),
+    "text as dropout": ("config.json", change_config(resid_pdrop="a little")),
+    "impossible dropout": ("config.json", change_config(resid_pdrop=2.0)),
+    "attention without biases": ("config.json", change_config(attn_config=MPT_SETTINGS["attn_config"] | {"alibi": False})),
+    "flatter biases": ("config.json", change_config(attn_config=MPT_SETTINGS["attn_config"] | {"alibi_bias_max": 4})),
+    "another epsilon": ("config.json", change_config(layer_norm_epsilon=0.5)),
+    "biases": ("config.json", change_config(no_bias=False)),
+    "two embeddings": ("config.json", change_config(tie_word_embeddings=False)),
+    "other vocabulary": ("config.json", change_config(vocab_size=500)),
+    "missing tokenizer": ("tokenizer.json", os.remove),
+    "truncated tokenizer": ("tokenizer.json", truncate),
+    "empty tokenizer": ("tokenizer.json", lambda path: path.write_bytes(b"")),
+    "foreign tokenizer": ("tokenizer.json", lambda path: path.write_text('{"model": {"type": "WordPiece"}}')),
+    "binary tokenizer": ("tokenizer.json", lambda path: path.write_bytes(b"\xff\xfe\x00")),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_folder_is_refused_in_one_line_that_names_it(damage, folder):
+    name, do = DAMAGE[damage]
+    do(folder / name)
+    with pytest.raises(UserError) as refused:
+        load_model(folder)
+    assert len(str(refused.value).splitlines()) == 1
+    assert str(folder) in str(refused.value)
+
+
+def test_a_tokenizer_of_another_model_is_refused(folder, other_tokenizer):
+    other_tokenizer.save(folder / "tokenizer.json")
+    with pytest.raises(UserError, match="do not belong to one model"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("where", ["missing", "empty"])
+def test_a_folder_without_a_model_is_refused(where, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"is not a model folder.*train\.py"):
+        load_model(tmp_path / where)
+
+
+# ---- the training state ----
+
+
+STATE = {
+    "step": 3,
+    "num_steps": 9,
+    "tokenizer_sha256": "0",
+    "best_loss": 1.5,
+    "config": {"a": 1, "b": None, "c": "text"},
+    "model": {"w": torch.arange(4.0)},
+    "optimizers": [{"state": {0: {"step": torch.tensor(3.0)}}, "param_groups": [{"lr": 0.1, "betas": (0.9, 0.95)}]}],
+    "rng": torch.get_rng_state(),
+    "counts": {"losses": torch.tensor(2.0)},
+    "data": {"tokens": {"train": 7}},
+}
+
+
+def test_a_training_state_comes_back_as_it_was(tmp_path):
+    assert load_state(tmp_path) is None
+    save_state(tmp_path, STATE)
+    loaded = load_state(tmp_path)
+    assert torch.equal(loaded["model"]["w"], STATE["model"]["w"]) and torch.equal(loaded["rng"], STATE["rng"])
+    assert loaded["optimizers"] == STATE["optimizers"] and loaded["config"] == STATE["config"] and loaded["step"] == 3
+
+
+class WritesAFile:
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+@pytest.mark.parametrize("kind", ["torch.save", "torch.save, legacy", "pickle"])
+def test_a_training_state_with_code_in_it_is_refused_and_not_run(kind, tmp_path):
+    path, mark = tmp_path / "training_state.pt", tmp_path / "was_run"
+    state = {**STATE, "step": WritesAFile(mark)}
+    if kind == "pickle":
+        path.write_bytes(pickle.dumps(state))
+    else:
+        torch.save(state, path, _use_new_zipfile_serialization=kind == "torch.save")
+    with pytest.raises(UserError) as refused:
+        load_state(tmp_path)
+    assert not mark.exists()
+    assert len(str(refused.value).splitlines()) == 1 and str(path) in str(refused.value)
+
+
+def test_a_model_folder_with_code_in_it_is_refused_and_not_run(folder, tmp_path):
+    torch.save({"a": WritesAFile(tmp_path / "was_run")}, folder / "model.safetensors")
+    with pytest.raises(UserError):
+        load_model(folder)
+    assert not (tmp_path / "was_run").exists()
+
+
+def replace_in_zip(path):
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("a.txt", "text")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(b""),
+        truncate,
+        lambda path: path.write_text("Once upon a time"),
+        lambda path: path.write_bytes(path.read_bytes()[:300]),
+        replace_in_zip,
+        lambda path: path.write_bytes(b"\x80\x02}q\x00."),
+        lambda path: (path.unlink(), path.mkdir()),
+    ],
+    ids=["empty", "truncated", "text", "cut short", "another zip", "bare pickle", "folder"],
+)
+def test_a_damaged_training_state_is_refused_in_one_line(damage, tmp_path):
+    save_state(tmp_path, STATE)
+    damage(tmp_path / "training_state.pt")
+    with pytest.raises(UserError) as refused:
+        load_state(tmp_path)
+    assert len(str(refused.value).splitlines()) == 1 and str(tmp_path) in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "save",
+    [
+        lambda folder: save_weights(folder, tiny_model(400, seed=9)),
+        lambda folder: save_state(folder, STATE),
+        lambda folder: save_description(folder, tiny_model(400, blocks=3).config, Tokenizer([])),
+    ],
+    ids=["weights", "state", "description"],
+)
+@pytest.mark.parametrize("fails", ["write", "replace"])
+def test_saving_replaces_a_file_whole_or_not_at_all(save, fails, folder, monkeypatch):
+    save_state(folder, STATE | {"step": 1})
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def no_space(*arguments):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync" if fails == "write" else "replace", no_space)
+    with pytest.raises(OSError, match="No space"):
+        save(folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    monkeypatch.undo()
+    save(folder)
+    after = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert after.keys() == before.keys() and after != before
+
+
+def test_weights_are_read_with_safetensors_and_states_with_weights_only(folder, monkeypatch):
+    """Nothing that is loaded may run code: torch.load is called for the training state alone, and there with weights_only."""
+    calls, load = [], torch.load
+    monkeypatch.setattr(resume.torch, "load", lambda *args, **options: (calls.append(options), load(*args, **options))[1])
+    load_model(folder)
+    assert calls == []
+    save_state(folder, STATE)
+    load_state(folder)
+    assert [options["weights_only"] for options in calls] == [True]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(value, folder):
+    weights = load_file(folder / "model.safetensors")
+    next(iter(weights.values())).view(-1)[3] = value
+    save_file(weights, folder / "model.safetensors")
+    with pytest.raises(UserError, match="not finite numbers"):
+        load_model(folder)
+
+
+def test_a_config_of_another_number_of_blocks_is_refused_before_anything_is_built(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"n_layers": 2_000_000}))
+    with pytest.raises(UserError, match="2000000 blocks"):
+        load_model(folder)

@@ -1,0 +1,105 @@
+import sys
+import types
+
+import pytest
+
+from alilama.common.errors import UserError
+from alilama.training.log import COLUMNS, Log, is_memorizing, read_log
+
+ROW = {"step": 5, "tokens": 640, "epoch": 0.5, "train_loss": 2.5, "learning_rate": "0.01", "tokens_per_s": 1000}
+EVALUATED = ROW | {"step": 10, "val_loss": 2.25, "val_bits_per_byte": 1.5}
+
+
+def rows_of(train, val):
+    """Two rows for each evaluation, the training losses around the given one."""
+    rows = []
+    for i, (train_loss, val_loss) in enumerate(zip(train, val, strict=True)):
+        rows += [
+            {"step": 2 * i + 1, "train_loss": train_loss + 0.1},
+            {"step": 2 * i + 2, "train_loss": train_loss - 0.1, "val_loss": val_loss},
+        ]
+    return rows
+
+
+@pytest.mark.parametrize(
+    "train, val, expected",
+    [
+        ([3, 2, 1], [2.0, 2.1, 2.2], True),
+        ([9, 3, 2, 1], [2.5, 2.0, 2.1, 2.2], True),
+        ([3, 2, 1], [2.0, 1.9, 2.2], False),
+        ([3, 2, 1], [2.0, 2.1, 2.0], False),
+        ([1, 2, 3], [2.0, 2.1, 2.2], False),
+        ([2, 1], [2.0, 2.1], False),
+        ([3, 1, 2], [2.0, 2.1, 2.2], False),
+        ([9, 1, 2], [2.0, 2.1, 2.2], False),
+        ([1, 3, 2], [2.0, 2.1, 2.2], False),
+        ([], [], False),
+    ],
+)
+def test_memorizing_is_a_rising_validation_loss_under_a_falling_training_loss(train, val, expected):
+    assert is_memorizing(rows_of(train, val)) == expected
+
+
+def test_rows_without_a_training_loss_say_nothing_of_memorizing():
+    rows = rows_of([3, 2, 1], [2.0, 2.1, 2.2])
+    assert is_memorizing([*rows, {"step": 7}]) and is_memorizing([{"step": 0}, *rows])
+
+
+def test_the_csv_holds_every_row_at_once_and_goes_on_behind_the_step(tmp_path, make_config):
+    log = Log(tmp_path, make_config(), 0)
+    log.write(ROW)
+    assert (tmp_path / "log.csv").read_text().splitlines()[0] == ",".join(COLUMNS)
+    assert read_log(tmp_path / "log.csv") == [
+        {"step": 5, "tokens": 640, "epoch": 0.5, "train_loss": 2.5, "learning_rate": 0.01, "tokens_per_s": 1000}
+    ]
+    log.write(EVALUATED)
+    log.write(ROW | {"step": 15})
+    log.close()
+    with open(tmp_path / "log.csv", "a") as file:
+        file.write("9,64")  # where the disk was full
+    log = Log(tmp_path, make_config(), 10)
+    log.write(ROW | {"step": 11})
+    log.close()
+    assert [row["step"] for row in read_log(tmp_path / "log.csv")] == [5, 10, 11]
+    Log(tmp_path, make_config(), 0).close()
+    assert read_log(tmp_path / "log.csv") == []
+
+
+def test_tensorboard_gets_every_number(tmp_path, make_config):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    log = Log(tmp_path, make_config(log_to="tensorboard"), 0)
+    log.write(ROW)
+    log.write(EVALUATED)
+    log.write(ROW | {"step": 15, "train_loss": 9})
+    log.close()
+    log = Log(tmp_path, make_config(log_to="tensorboard"), 10)  # the run goes on from there
+    log.write(ROW | {"step": 15})
+    log.close()
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert set(events.Tags()["scalars"]) == set(COLUMNS) - {"step"}
+    assert [(event.step, event.value) for event in events.Scalars("train_loss")] == [(5, 2.5), (10, 2.5), (15, 2.5)]
+    assert [(event.step, event.value) for event in events.Scalars("val_loss")] == [(10, 2.25)]
+
+
+def test_weights_and_biases_gets_settings_and_numbers_and_goes_on_with_the_same_run(tmp_path, make_config, monkeypatch):
+    calls = []
+    run = types.SimpleNamespace(id="x7", log=lambda numbers, step: calls.append((step, numbers)), finish=lambda: None)
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=lambda **settings: calls.append(settings) or run))
+    for step in (0, 10, 0):
+        log = Log(tmp_path, make_config(log_to="wandb", model_name="owl", d_model=96), step)
+        log.write(EVALUATED)
+        log.close()
+    first, (step, numbers), second, _, third, _ = calls
+    assert first["name"] == "owl" and first["config"]["d_model"] == 96 and "id" not in first
+    assert step == 10 and numbers["val_loss"] == 2.25 and numbers["learning_rate"] == 0.01
+    assert second["id"] == "x7" and second["resume"] == "must"
+    assert "id" not in third  # it begins again
+
+
+@pytest.mark.parametrize("log_to, module", [("wandb", "wandb"), ("tensorboard", "torch.utils.tensorboard")])
+def test_a_logger_that_is_not_installed_is_one_line(log_to, module, tmp_path, make_config, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(UserError, match=f"pip install {log_to}"):
+        Log(tmp_path, make_config(log_to=log_to), 0)

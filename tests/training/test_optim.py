@@ -1,0 +1,147 @@
+import math
+
+import pytest
+import torch
+from conftest import tiny_model
+
+from alilama.training.optim import learning_rate_at, make_optimizers, orthogonalize
+
+
+def test_the_learning_rate_rises_in_the_warm_up_and_then_falls_to_zero_in_a_line(make_config):
+    config = make_config(learning_rate=0.4, warmup=0.1)
+    rates = [learning_rate_at(step, 1000, config) for step in range(1000)]
+    assert rates[0] == pytest.approx(0.4 / 101)
+    assert rates[49] == pytest.approx(0.4 * 50 / 101)
+    assert all(rates[i] < rates[i + 1] for i in range(100))
+    assert max(rates) == rates[100] == pytest.approx(0.4)
+    assert all(rates[i] > rates[i + 1] for i in range(100, 999))
+    assert rates[550] == pytest.approx(0.2)  # half way down
+    assert rates[325] == pytest.approx(0.3)  # a quarter of the way
+    assert rates[999] == pytest.approx(0.4 / 900)
+
+
+def test_without_warm_up_the_first_step_is_at_the_peak(make_config):
+    assert learning_rate_at(0, 10, make_config(learning_rate=0.4, warmup=0.0)) == 0.4
+    assert learning_rate_at(0, 1, make_config(learning_rate=0.4, warmup=0.0)) == 0.4
+
+
+@pytest.mark.parametrize("warmup", [0.0, 0.02, 0.5, 0.99])
+def test_no_step_is_without_learning(make_config, warmup):
+    config = make_config(learning_rate=1.0, warmup=warmup)
+    for num_steps in (1, 2, 7, 100):
+        assert all(0 < learning_rate_at(step, num_steps, config) <= 1 for step in range(num_steps))
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_every_parameter_is_in_one_group_and_only_matrices_are_decayed(make_config, optimizer):
+    model = tiny_model(50)
+    optimizers = make_optimizers(model, make_config(optimizer=optimizer, weight_decay=0.3))
+    found = [
+        (id(parameter), group["weight_decay"])
+        for each in optimizers
+        for group in each.param_groups
+        for parameter in group["params"]
+    ]
+    expected = [(id(parameter), 0.3 if parameter.ndim == 2 else 0.0) for parameter in model.parameters()]
+    assert sorted(found) == sorted(expected)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_step_without_gradient_decays_matrices_and_leaves_norms(make_config, optimizer):
+    model = tiny_model(50)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    for each in make_optimizers(model, make_config(optimizer=optimizer, weight_decay=0.5, learning_rate=0.1)):
+        each.step()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter, before[name] * (0.95 if parameter.ndim == 2 else 1), msg=name)
+
+
+def test_the_first_step_of_adamw_moves_each_weight_by_the_learning_rate(make_config):
+    model = tiny_model(50)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    ids = torch.arange(20).view(2, 10)
+    model.loss(ids, ids + 1).backward()
+    [adamw] = make_optimizers(model, make_config(optimizer="adamw", weight_decay=0.0, learning_rate=0.01))
+    adamw.step()
+    for name, parameter in model.named_parameters():
+        # after one step m / sqrt(v) is the sign of the gradient
+        expected = before[name] - 0.01 * parameter.grad / (parameter.grad.abs() + 1e-8)
+        torch.testing.assert_close(parameter, expected, atol=1e-5, rtol=0, msg=name)
+
+
+def test_the_betas_and_rates_of_the_settings_reach_the_optimizer(make_config):
+    [adamw] = make_optimizers(tiny_model(50), make_config(optimizer="adamw", beta1=0.7, beta2=0.8, learning_rate=0.3))
+    assert {(group["betas"], round(group["lr"].item(), 6)) for group in adamw.param_groups} == {((0.7, 0.8), 0.3)}
+
+
+def test_muon_updates_the_blocks_matrices_by_orthogonal_steps_of_adamws_size(make_config):
+    model = tiny_model(50)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    torch.manual_seed(0)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    optimizers = make_optimizers(model, make_config(optimizer="muon", weight_decay=0.0, learning_rate=0.01))
+    for optimizer in optimizers:
+        optimizer.step()
+    for name, parameter in model.blocks.named_parameters(prefix="blocks"):
+        if parameter.ndim == 1:
+            continue
+        updates = ((before[name] - parameter.detach()) / 0.01).double().chunk(3 if "Wqkv" in name else 1)
+        gradients = parameter.grad.double().chunk(3 if "Wqkv" in name else 1)
+        for update, gradient in zip(updates, gradients, strict=True):  # queries, keys and values each for themselves
+            update = update / (0.2 * math.sqrt(max(update.shape)))  # the root mean square of AdamW's updates is about 0.2
+            singular = torch.linalg.svdvals(update)  # Newton-Schulz brings them near 1, and keeps the directions
+            assert singular.min() > 0.3 and singular.max() < 1.4, name
+            U, _, V = torch.linalg.svd(gradient, full_matrices=False)
+            assert (update * (U @ V)).sum() > 0.97 * update.norm() * (U @ V).norm(), name
+    muon_parameters = {id(parameter) for group in optimizers[1].param_groups for parameter in group["params"]}
+    assert muon_parameters == {id(parameter) for parameter in model.blocks.parameters() if parameter.ndim == 2}
+
+
+def test_muon_follows_nesterovs_momentum(make_config):
+    model = tiny_model(50)
+    parameter = model.blocks[1].ffn.up_proj.weight
+    gradients = torch.randn(3, *parameter.shape, generator=torch.Generator().manual_seed(0))
+    _, muon = make_optimizers(model, make_config(optimizer="muon", weight_decay=0.1, learning_rate=0.01))
+    expected, momentum = parameter.detach().clone(), torch.zeros_like(parameter)
+    for gradient in gradients:
+        for each in model.parameters():
+            each.grad = torch.zeros_like(each)
+        parameter.grad = gradient.clone()
+        muon.step()
+        momentum = 0.95 * momentum + 0.05 * gradient
+        [update] = orthogonalize((0.95 * momentum + 0.05 * gradient)[None], torch.float32)
+        expected = expected * (1 - 0.01 * 0.1) - 0.01 * 0.2 * math.sqrt(max(parameter.shape)) * update
+        torch.testing.assert_close(parameter.detach(), expected)
+
+
+@pytest.mark.parametrize("shape", [(3, 40, 40), (2, 16, 64), (2, 64, 16), (1, 1, 5)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_matrices_are_made_orthogonal_whatever_their_shape_and_size(shape, dtype):
+    matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    found = orthogonalize(matrices, dtype)
+    assert found.dtype == torch.float32 and found.shape == matrices.shape
+    for one, matrix in zip(found, matrices, strict=True):
+        U, _, V = torch.linalg.svd(matrix, full_matrices=False)
+        assert (one * (U @ V)).sum() > 0.95 * one.norm() * (U @ V).norm()
+        torch.testing.assert_close(orthogonalize(1e-7 * matrix[None], dtype)[0], one, atol=0.05, rtol=0)
+    assert dtype == torch.float32 or not torch.equal(found, orthogonalize(matrices, torch.float32))
+    assert orthogonalize(torch.zeros(shape), dtype).abs().max() == 0
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_training_lowers_the_loss(make_config, optimizer):
+    model = tiny_model(50).train()
+    optimizers = make_optimizers(model, make_config(optimizer=optimizer, learning_rate=0.01))
+    windows = torch.randint(50, (4, 17), generator=torch.Generator().manual_seed(0))
+    losses = []
+    for _ in range(40):
+        loss = model.loss(windows[:, :-1], windows[:, 1:])
+        loss.backward()
+        for each in optimizers:
+            each.step()
+            each.zero_grad()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]

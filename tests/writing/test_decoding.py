@@ -1,0 +1,215 @@
+"""Cached logits against those of the whole model, which reads everything anew."""
+
+import resource
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import tiny_model
+
+from alilama.model import kernels
+from alilama.model.attention import masked_attention
+from alilama.writing import decoding
+from alilama.writing.decoding import KernelDecoder, TorchDecoder, cache_bytes, choose_decoder
+
+with_kernel = pytest.mark.skipif(not kernels.are_built(), reason="the kernels are built on Linux only")
+with_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+DECODERS = [pytest.param(KernelDecoder, marks=with_kernel), TorchDecoder]
+SHAPES = [  # vocabularies, widths and hidden layers that are and are not multiples of a vector
+    (400, {}),
+    (37, {"d_model": 24, "num_heads": 3, "hidden_dim": 50}),
+    (4096, {"d_model": 64, "num_heads": 8}),
+    (50, {"d_model": 10, "num_heads": 1, "blocks": 1}),
+    (300, {"d_model": 80, "num_heads": 2, "blocks": 3}),
+]
+
+
+def lively_model(vocab_size: int, **shape):
+    """A model with random weights, among them those of the norms, large enough that the text before matters."""
+    model = tiny_model(vocab_size, **shape)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 2:
+                parameter.mul_(1.5)
+            else:
+                parameter.add_(0.2 * torch.randn_like(parameter))
+    return model
+
+
+@torch.inference_mode()
+def logits_by_reading_anew(model, ids: torch.Tensor, context: int | None = None) -> torch.Tensor:
+    """Returns the logits at every position, (B, T, V), where each sees the `context` last ones only, by a (T, T) bias."""
+    distance = torch.arange(ids.shape[1])[:, None] - torch.arange(ids.shape[1])
+    unseen = (distance < 0) | (distance >= (context or len(distance)))
+    bias = (-model.slopes[:, None, None] * distance).masked_fill(unseen, -torch.inf)
+    attend = partial(masked_attention, bias=bias)
+    return F.linear(model.hidden(ids, [attend] * len(model.blocks)), model.wte.weight)
+
+
+@torch.inference_mode()
+def assert_cached_logits_are_those(model, decoder, ids: torch.Tensor, lengths: list[int], context: int | None = None):
+    """Reads prompts of the given lengths and then one id of each row after the other, up to the end of `ids`, (B, T)."""
+    expected = logits_by_reading_anew(model, ids, context)
+    found = decoder.read_prompts([row[:length].tolist() for row, length in zip(ids, lengths, strict=True)])
+    last = torch.tensor(lengths) - 1
+    torch.testing.assert_close(found, expected[torch.arange(len(ids)), last], atol=2e-5, rtol=1e-5)
+    for _ in range(ids.shape[1] - min(lengths)):
+        rows = (last + 1 < ids.shape[1]).nonzero()[:, 0]
+        last[rows] += 1
+        found = decoder.step(ids[rows, last[rows]], rows)
+        torch.testing.assert_close(found, expected[rows, last[rows]], atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("Decoder", DECODERS)
+@pytest.mark.parametrize(("vocab_size", "shape"), SHAPES)
+def test_cached_logits_are_those_of_the_whole_model_at_every_position(Decoder, vocab_size, shape):
+    model = lively_model(vocab_size, **shape)  # trained at 16
+    ids = torch.randint(vocab_size, (3, 90), generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(logits_by_reading_anew(model, ids), model(ids).detach(), atol=2e-5, rtol=1e-5)
+    assert_cached_logits_are_those(model, Decoder(model, 3, 90, None), ids, [20, 1, 71])
+
+
+@pytest.mark.parametrize("Decoder", DECODERS)
+@pytest.mark.parametrize("context", [1, 7, 16, 33, 1000])
+def test_in_a_context_a_token_sees_the_last_ones_only(Decoder, context, monkeypatch):
+    monkeypatch.setattr(decoding, "CHUNK", 32)
+    model = lively_model(100)
+    ids = torch.randint(100, (2, 230), generator=torch.Generator().manual_seed(1))
+    assert_cached_logits_are_those(model, Decoder(model, 2, 230, context), ids, [150, 3], context)
+
+
+@pytest.mark.parametrize("Decoder", DECODERS)
+def test_a_long_prompt_is_read_as_at_once(Decoder):
+    model = lively_model(100)
+    ids = torch.randint(100, (1, 700), generator=torch.Generator().manual_seed(2))
+    assert_cached_logits_are_those(model, Decoder(model, 1, 1000, None), ids, [690])
+
+
+@with_kernel
+def test_the_number_of_threads_changes_nothing(monkeypatch):
+    model = lively_model(100)
+    ids = torch.randint(100, (5, 80), generator=torch.Generator().manual_seed(3))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    assert_cached_logits_are_those(model, KernelDecoder(model, 5, 80, None), ids, [20, 1, 70, 3, 50])
+
+
+def test_with_a_context_the_caches_of_torch_stay_as_they_are():
+    model = lively_model(100)
+    decoder = TorchDecoder(model, 1, 10**9, 8)
+    decoder.read_prompts([[3] * 5000])
+    assert decoder.caches[0].shape == (2, 1, 4, 8 + decoding.CHUNK, 8)
+
+
+@with_kernel
+def test_with_a_context_the_memory_of_the_kernel_stays_as_it_is():
+    model = lively_model(100, blocks=1)
+    decoder = KernelDecoder(model, 1, 10**9, 8)
+    decoder.read_prompts([[3] * 1000])
+    used = resident_bytes()
+    rows = torch.tensor([0])
+    for _ in range(20):
+        decoder._read(np.full(10_000, 3), rows.numpy(), np.array([10_000]))
+    assert resident_bytes() - used < 5e6  # without a bound 200,000 positions take 51 MB
+    torch.testing.assert_close(
+        decoder.step(torch.tensor([4]), rows),
+        logits_by_reading_anew(model, torch.tensor([[3] * 60 + [4]]), 8)[:, -1],
+        atol=2e-5,
+        rtol=1e-5,
+    )
+
+
+def resident_bytes() -> int:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_model_in_half_precision_is_read_by_torch_to_its_rounding(dtype):
+    model = lively_model(100)
+    ids = torch.randint(100, (1, 40), generator=torch.Generator().manual_seed(4))
+    expected = logits_by_reading_anew(model, ids)
+    decoder = choose_decoder(model.to(dtype), 1, 40, None)
+    assert isinstance(decoder, TorchDecoder)
+    with torch.inference_mode():
+        found = [decoder.read_prompts([ids[0, :30].tolist()])]
+        found += [decoder.step(ids[0, t : t + 1], torch.tensor([0])) for t in range(30, 40)]
+    torch.testing.assert_close(torch.cat(found).float(), expected[0, 29:], atol=0.1, rtol=0)
+
+
+@with_kernel
+def test_the_kernel_refuses_what_it_cannot_read():
+    model = lively_model(100)
+    decoder = KernelDecoder(model, 2, 50, None)._decoder
+    logits = np.empty((1, 100), np.float32)
+
+    def read(ids, rows, lengths, logits=logits):
+        decoder.read(np.array(ids, np.int64), np.array(rows), np.array(lengths), logits, 1)
+
+    for ids in ([100], [-1]):
+        with pytest.raises(ValueError, match="out of range"):
+            read(ids, [0], [1])
+    for rows, lengths in (([2], [1]), ([-1], [1]), ([0], [0]), ([0], [51])):
+        with pytest.raises(ValueError, match="row"):
+            read([1] * lengths[0], rows, lengths)
+    for arguments in (([1, 2], [0], [1]), ([1], [0], [1], np.empty((2, 100), np.float32)), ([1], [0], [1, 1])):
+        with pytest.raises(ValueError, match="another size"):
+            read(*arguments)
+    numbers = np.zeros(4, np.float32)
+    with pytest.raises(ValueError, match="another size"):
+        kernels._kernels.Decoder(
+            np.zeros((10, 4), np.float32), [(numbers,) * 4 + (np.zeros((8, 4), np.float32),) * 2], numbers, numbers[:2], 1, 9, 0
+        )
+    with pytest.raises(ValueError, match="a context out of range"):
+        KernelDecoder(model, 1, 2**62, 2**31)
+
+
+@with_kernel
+def test_the_kernel_is_chosen_for_float32_on_the_cpu(monkeypatch):
+    assert isinstance(choose_decoder(lively_model(100), 1, 9, None), KernelDecoder)
+    assert isinstance(choose_decoder(lively_model(100).double(), 1, 9, None), TorchDecoder)
+    monkeypatch.setattr(kernels, "_kernels", None)
+    assert isinstance(choose_decoder(lively_model(100), 1, 9, None), TorchDecoder)
+
+
+def test_what_fills_a_short_prompt_up_sees_itself():
+    decoder = TorchDecoder(lively_model(100), 2, 20, None)
+    decoder.start.copy_(torch.tensor([0, 9]))
+    decoder.reserve(10)
+    assert decoder.bias(10).isfinite().any(-1).all()
+
+
+@pytest.mark.parametrize(
+    ("longest", "context", "positions"), [(300, None, 300), (3000, 20, 20 + decoding.CHUNK), (100, 50, 100)]
+)
+def test_the_caches_become_as_large_as_is_said_and_no_larger(longest, context, positions):
+    model = lively_model(100, blocks=3)
+    decoder = TorchDecoder(model, 2, longest, context)
+    decoder.read_prompts([[1] * 90, [1]])
+    for _ in range(longest - 90):
+        decoder.step(torch.tensor([1, 1]), torch.tensor([0, 1]))
+    assert decoder.capacity == positions
+    sizes = [cache.numel() * cache.element_size() for cache in decoder.caches]
+    assert sum(sizes) == cache_bytes(model, 2, longest, context) == 2 * positions * 3 * 2 * 32 * 4
+
+
+@with_gpu
+@pytest.mark.parametrize("context", [None, 40])
+def test_a_gpu_writes_what_the_cpu_writes(context):
+    model = lively_model(400)
+    prompts = [[5, 80, 300], [7], [*range(100, 140)], [5, 80]]
+    settings = {"max_new_tokens": 600, "temperature": 0, "context": context}  # the caches grow, and the graph is made anew
+    assert model.cuda().generate(prompts, **settings) == model.cpu().generate(prompts, **settings)
+
+
+@with_gpu
+@pytest.mark.parametrize("sampling", [{"repetition_penalty": 1.3}, {"top_k": 50}, {"top_p": 0.9}, {"min_p": 0.01}])
+def test_seeds_stops_and_every_setting_work_in_a_cuda_graph(sampling):
+    model = lively_model(400).cuda()
+    settings = {"max_new_tokens": 100, "temperature": 1.0, **sampling}
+    first, again, other = (model.generate([[3]] * 4, seed=seed, **settings) for seed in (1, 1, 2))
+    assert first == again != other and len({tuple(row) for row in first}) == 4
+    stop = first[0][50]
+    stopped = model.generate([[3]] * 4, seed=1, stop_id=stop, **settings)
+    assert stopped == [row[: row.index(stop)] if stop in row else row for row in first]
