@@ -111,59 +111,6 @@ class Config:
 TYPES = typing.get_type_hints(Config)
 
 
-def read_settings(path: Path) -> tuple[dict[str, object], dict[str, str]]:
-    """Runs a TRAINCONFIG.py; returns its settings and the comment of each, by name."""
-    try:
-        source = path.read_text(encoding="utf-8")
-        values = {name: value for name, value in runpy.run_path(str(path)).items() if not name.startswith("__")}
-    except SyntaxError as error:
-        raise UserError(f"{path}, line {error.lineno}: {error.msg}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is no UTF-8 text ({error}); save it as UTF-8") from None
-    except Exception as error:  # the file is the user's code: whatever it raises is a mistake in it
-        line = traceback.extract_tb(error.__traceback__)[-1].lineno
-        raise UserError(f"{path}, line {line}: {type(error).__name__}: {error}") from None
-    if unknown := values.keys() - TYPES.keys():
-        raise UserError(f"{path}: {min(unknown)} is no setting; the settings are {', '.join(TYPES)}")
-    if missing := [name for name in TYPES if name not in values]:
-        raise UserError(f"{path}: {missing[0]} is missing; add a line '{missing[0]} = ...'")
-    comments, name = {}, ""
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type == tokenize.NAME and token.start[1] == 0:
-            name = token.string
-        elif token.type == tokenize.COMMENT and token.start[1] > 0:
-            comments[name] = token.string.lstrip("# ")
-    for name in values:
-        values[name] = convert(name, values[name])
-    return values, comments
-
-
-def convert(name: str, value: object) -> object:
-    """Returns `value` as the type of setting `name`; text, as on the command line, is read as a value of that type."""
-    kinds = typing.get_args(TYPES[name]) or (TYPES[name],)
-    expected = " or ".join("None" if kind is NoneType else getattr(kind, "__name__", str(kind)) for kind in kinds)
-    try:
-        if value is None or (value == "None" and NoneType in kinds):
-            if NoneType in kinds:
-                return None
-        elif isinstance(value, (list, tuple)):
-            if list[str] in kinds and all(isinstance(item, str) for item in value):
-                return list(value)
-        elif bool in kinds or isinstance(value, bool):
-            if bool in kinds:
-                return {"true": True, "1": True, "false": False, "0": False}[str(value).lower()]
-        elif int in kinds:
-            if float(value) == int(float(value)):  # 22e6 is a whole number too
-                return int(float(value)) if isinstance(value, float) or "e" in str(value).lower() else int(value)
-        elif float in kinds:
-            return float(value)
-        elif isinstance(value, str):
-            return value
-    except (ValueError, KeyError, OverflowError, TypeError):
-        pass
-    raise UserError(f"{name} = {value!r}: expected {expected}")
-
-
 def load_config(path: Path, argv: list[str], description: str) -> Config:
     """Returns the settings of a TRAINCONFIG.py, overridden by --name=value or --name value in `argv`."""
     values, comments = read_settings(path)
@@ -181,3 +128,80 @@ def load_config(path: Path, argv: list[str], description: str) -> Config:
     for name, value in given.items():
         values[name] = convert(name, value[0] if isinstance(value, list) and len(value) == 1 else value)
     return Config(**values)
+
+
+def read_settings(path: Path) -> tuple[dict[str, object], dict[str, str]]:
+    """Runs a TRAINCONFIG.py; returns its settings and the comment of each, by name."""
+    try:
+        source = path.read_text(encoding="utf-8")
+        values = {name: value for name, value in runpy.run_path(str(path)).items() if not name.startswith("__")}
+    except SyntaxError as error:
+        raise UserError(f"{path}, line {error.lineno}: {error.msg}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text ({error}); save it as UTF-8") from None
+    except Exception as error:  # the file is the user's code: whatever it raises is a mistake in it
+        line = traceback.extract_tb(error.__traceback__)[-1].lineno
+        raise UserError(f"{path}, line {line}: {type(error).__name__}: {error}") from None
+    if unknown := values.keys() - TYPES.keys():
+        raise UserError(f"{path}: {min(unknown)} is not a setting; the settings are {', '.join(TYPES)}")
+    if missing := [name for name in TYPES if name not in values]:
+        raise UserError(f"{path}: {missing[0]} is missing; add a line '{missing[0]} = ...'")
+    comments, name = {}, ""
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.NAME and token.start[1] == 0:
+            name = token.string
+        elif token.type == tokenize.COMMENT and token.start[1] > 0:
+            comments[name] = token.string.lstrip("# ")
+    for name in values:
+        values[name] = convert(name, values[name])
+    return values, comments
+
+
+def convert(name: str, value: object) -> object:
+    """Returns `value` as the type of setting `name`; text, as on the command line, is read as a value of that type."""
+    kinds = typing.get_args(TYPES[name]) or (TYPES[name],)
+    for kind in sorted(kinds, key=lambda kind: kind is not NoneType):  # "None" is None where it may be
+        try:
+            return PARSERS[kind](value)
+        except (ValueError, KeyError, TypeError, OverflowError):
+            continue
+    expected = " or ".join("None" if kind is NoneType else getattr(kind, "__name__", str(kind)) for kind in kinds)
+    raise UserError(f"{name} = {value!r}: expected {expected}")
+
+
+def parse_none(value: object) -> None:
+    if value is not None and value != "None":
+        raise ValueError
+
+
+def parse_bool(value: object) -> bool:
+    return {"true": True, "1": True, "false": False, "0": False}[str(value).lower()]
+
+
+def parse_int(value: object) -> int:
+    """22e6 is a whole number too."""
+    if isinstance(value, bool) or float(value) != int(float(value)):
+        raise ValueError
+    return int(float(value)) if isinstance(value, float) or "e" in str(value).lower() else int(value)
+
+
+def parse_float(value: object) -> float:
+    if isinstance(value, bool):
+        raise ValueError
+    return float(value)
+
+
+def parse_str(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError
+    return value
+
+
+def parse_names(value: object) -> list[str]:
+    if not isinstance(value, list | tuple):
+        raise ValueError
+    return [parse_str(name) for name in value]
+
+
+# How a value of each type is read; each raises ValueError, KeyError, TypeError or OverflowError for what is not one.
+PARSERS = {NoneType: parse_none, bool: parse_bool, int: parse_int, float: parse_float, str: parse_str, list[str]: parse_names}

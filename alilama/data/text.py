@@ -44,12 +44,7 @@ def find_sources(data_files: str | os.PathLike | Iterable[str | os.PathLike], se
     paths = []
     for name in names:
         matches = [Path(name)] if Path(name).exists() else sorted(Path(match) for match in glob.glob(name, recursive=True))
-        found = [
-            file
-            for match in matches
-            for file in (sorted(match.rglob("*")) if match.is_dir() else [match])
-            if file.is_file() and not is_skipped(file.relative_to(match))
-        ]
+        found = [path for match in matches for path in files_below(match)]
         if not found:
             raise UserError(f"{setting}: {name!r} leads to no file; give text files, folders or patterns that exist")
         paths += found
@@ -57,6 +52,13 @@ def find_sources(data_files: str | os.PathLike | Iterable[str | os.PathLike], se
     if not any(source.stop for source in sources):
         raise UserError(f"{setting}: {sources[0].path} is empty; give a file with text in it")
     return [source for source in sources if source.stop]
+
+
+def files_below(path: Path) -> list[Path]:
+    """Returns a file itself, or the files of a folder and of those in it, in order, less those that are skipped."""
+    if not path.is_dir():
+        return [path] if path.is_file() else []
+    return [file for file in sorted(path.rglob("*")) if file.is_file() and not is_skipped(file.relative_to(path))]
 
 
 def is_skipped(path: Path) -> bool:

@@ -122,7 +122,8 @@ def write_token_files(
 
     Validation comes from `val_sources` if given. Otherwise every 1/val_fraction-th document is held out, or, where there
     are too few documents for that, the last part of every file. Nothing in the folder changes until all is written;
-    then meta.json goes first and comes last, so that an interruption cannot leave files that do not belong together.
+    then the old meta.json is deleted first and the new one is written last, so that an interruption cannot leave files that
+    do not belong together.
     """
     pattern = tokenizer.native_pattern
     by_document = False

@@ -185,7 +185,7 @@ def test_an_unknown_name_on_the_command_line_is_refused_and_named(argument):
 
 @pytest.mark.parametrize("line", ["d_modle = 64", "_private = 1", "import os", "def double(x):\n    return 2 * x"])
 def test_an_unknown_name_in_the_file_is_refused_and_named(line, edited):
-    with pytest.raises(UserError, match=r"TRAINCONFIG\.py: (d_modle|_private|os|double) is no setting"):
+    with pytest.raises(UserError, match=r"TRAINCONFIG\.py: (d_modle|_private|os|double) is not a setting"):
         load(path=edited(append=line))
 
 
