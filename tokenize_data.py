@@ -17,17 +17,6 @@ DEMO_FILE = Path("data/demo/stories.txt")
 DEMO_MEGABYTES = 8
 
 
-def make_demo_text() -> str:
-    """Returns the path of the built-in demo text, which it writes the first time."""
-    if not DEMO_FILE.exists():
-        sys.path.insert(0, str(ROOT / "data"))
-        from make_stories import write_stories
-
-        DEMO_FILE.parent.mkdir(parents=True, exist_ok=True)
-        write_stories(DEMO_FILE, DEMO_MEGABYTES, seed=1)
-    return str(DEMO_FILE)
-
-
 def main(argv: list[str]):
     config = load_config(ROOT / "TRAINCONFIG.py", argv, "Makes a tokenizer and token files from text files.")
     raw = Path("data/raw")
@@ -89,6 +78,17 @@ def main(argv: list[str]):
         f"The tokenizer ({tokenizer.vocab_size:,} tokens) and the token files are in {config.tokens_dir}. "
         f"Next: python train.py{''.join(options)}"
     )
+
+
+def make_demo_text() -> str:
+    """Returns the path of the built-in demo text, which it writes the first time."""
+    if not DEMO_FILE.exists():
+        sys.path.insert(0, str(ROOT / "data"))
+        from make_stories import write_stories
+
+        DEMO_FILE.parent.mkdir(parents=True, exist_ok=True)
+        write_stories(DEMO_FILE, DEMO_MEGABYTES, seed=1)
+    return str(DEMO_FILE)
 
 
 if __name__ == "__main__":

@@ -17,46 +17,6 @@ from alilama.views.pictures import plot_evaluation, save_figure
 from alilama.views.yardsticks import NGRAM_LENGTH, gzip_bits_per_byte, ngram_bits_per_byte, xz_bits_per_byte
 
 
-def parse_contexts(text: str) -> list[int]:
-    """Returns the window lengths that --context names, the shortest first."""
-    try:
-        contexts = sorted({int(length) for length in text.split(",")})
-    except ValueError:
-        contexts = [0]
-    if contexts[0] < 1 or contexts[-1] >= MAX_SIZE:
-        raise UserError(f"--context {text}: expected lengths from 1 to {MAX_SIZE - 1:,} with commas between, such as 128,512")
-    return contexts
-
-
-def parse_arguments(argv: list[str]) -> argparse.Namespace:
-    parser = ArgumentParser(prog="python -m alilama.evaluate", description="How well a model predicts a text.")
-    parser.add_argument("model", nargs="?", default=PRETRAINED, help=f"folder of the model [{PRETRAINED}]")
-    parser.add_argument("--data", nargs="+", required=True, metavar="FILE", help="text files, folders or patterns")
-    parser.add_argument("--tokens", type=int, metavar="N", help="read only the first N tokens [all]")
-    parser.add_argument("--context", help="window lengths in tokens, such as 128,512 [the length it was trained at]")
-    parser.add_argument(
-        "--stride",
-        type=int,
-        metavar="TOKENS",
-        help="how far sliding windows move on; the paper takes 1, which is slow [an eighth of each context]",
-    )
-    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="where the picture goes [evaluation.png in the folder]")
-    arguments = parser.parse_args(argv)
-    if arguments.tokens is not None and arguments.tokens < 2:
-        raise UserError(f"--tokens {arguments.tokens}: expected at least 2, for the first is not predicted")
-    return arguments
-
-
-def describe_yardsticks(tokenizer: Tokenizer, ids: np.ndarray) -> str:
-    """Says what simple means make of the text of all ids but the first, which a model is scored on."""
-    text = tokenizer.decode_bytes(ids[1:][~np.isin(ids[1:], list(tokenizer.special_tokens.values()))])
-    ngram = ngram_bits_per_byte(ids, tokenizer.vocab_size, len(text))
-    return (
-        f"yardsticks on the same text, adaptive: gzip -9 {gzip_bits_per_byte(text):.3f}, xz -9e "
-        f"{xz_bits_per_byte(text):.3f}, a {NGRAM_LENGTH}-gram model of the tokens {ngram:.3f} bits per byte"
-    )
-
-
 def main(argv: list[str]):
     arguments = parse_arguments(argv)
     folder, stride = Path(arguments.model), arguments.stride
@@ -95,6 +55,46 @@ def main(argv: list[str]):
     except (OSError, UserError) as error:
         raise UserError(f"the picture cannot be written ({error}); choose another place with --plot") from None
     print(f"picture: {picture}")
+
+
+def parse_arguments(argv: list[str]) -> argparse.Namespace:
+    parser = ArgumentParser(prog="python -m alilama.evaluate", description="How well a model predicts a text.")
+    parser.add_argument("model", nargs="?", default=PRETRAINED, help=f"folder of the model [{PRETRAINED}]")
+    parser.add_argument("--data", nargs="+", required=True, metavar="FILE", help="text files, folders or patterns")
+    parser.add_argument("--tokens", type=int, metavar="N", help="read only the first N tokens [all]")
+    parser.add_argument("--context", help="window lengths in tokens, such as 128,512 [the length it was trained at]")
+    parser.add_argument(
+        "--stride",
+        type=int,
+        metavar="TOKENS",
+        help="how far sliding windows move on; the paper takes 1, which is slow [an eighth of each context]",
+    )
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="where the picture goes [evaluation.png in the folder]")
+    arguments = parser.parse_args(argv)
+    if arguments.tokens is not None and arguments.tokens < 2:
+        raise UserError(f"--tokens {arguments.tokens}: expected at least 2, for the first is not predicted")
+    return arguments
+
+
+def parse_contexts(text: str) -> list[int]:
+    """Returns the window lengths that --context names, the shortest first."""
+    try:
+        contexts = sorted({int(length) for length in text.split(",")})
+    except ValueError:
+        contexts = [0]
+    if contexts[0] < 1 or contexts[-1] >= MAX_SIZE:
+        raise UserError(f"--context {text}: expected lengths from 1 to {MAX_SIZE - 1:,} with commas between, such as 128,512")
+    return contexts
+
+
+def describe_yardsticks(tokenizer: Tokenizer, ids: np.ndarray) -> str:
+    """Says what simple means make of the text of all ids but the first, which a model is scored on."""
+    text = tokenizer.decode_bytes(ids[1:][~np.isin(ids[1:], list(tokenizer.special_tokens.values()))])
+    ngram = ngram_bits_per_byte(ids, tokenizer.vocab_size, len(text))
+    return (
+        f"yardsticks on the same text, adaptive: gzip -9 {gzip_bits_per_byte(text):.3f}, xz -9e "
+        f"{xz_bits_per_byte(text):.3f}, a {NGRAM_LENGTH}-gram model of the tokens {ngram:.3f} bits per byte"
+    )
 
 
 if __name__ == "__main__":

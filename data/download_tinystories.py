@@ -31,7 +31,7 @@ def clean(story: str) -> str:
 
 
 def write_stories(rows: Iterable[dict], path: Path) -> int:
-    """Writes the "text" of every row, a line <|endoftext|> behind each, and returns how many stories that made.
+    """Writes the "text" of every row, a line <|endoftext|> after each, and returns how many stories that made.
 
     Stories are cleaned first, and empty ones left out. Where `rows` raises, nothing is written.
     """

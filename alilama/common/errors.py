@@ -24,17 +24,6 @@ class ArgumentParser(argparse.ArgumentParser):
         raise UserError(f"{message}; --help lists what there is")
 
 
-def first_line(error: Exception) -> str:
-    """Returns what an error says in its first line, or what kind it is where it says nothing."""
-    return str(error).strip().partition("\n")[0] or type(error).__name__
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error says that memory is used up: Python's, or torch's on a GPU or on the CPU."""
-    says_so = re.search("out of memory|not enough memory|allocate memory", str(error))
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and says_so is not None)
-
-
 @contextmanager
 def one_line_errors() -> Iterator[None]:
     """Ends the script with one line for a user's mistake, a file or memory that is not to be had, and Ctrl-C."""
@@ -55,3 +44,14 @@ def one_line_errors() -> Iterator[None]:
         sys.exit(
             f"Error: out of memory: give a shorter text, or a smaller batch_size, max_seq_len or model ({first_line(error)})"
         )
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory is used up: Python's, or torch's on a GPU or on the CPU."""
+    says_so = re.search("out of memory|not enough memory|allocate memory", str(error))
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and says_so is not None)
+
+
+def first_line(error: Exception) -> str:
+    """Returns what an error says in its first line, or what kind it is where it says nothing."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -5,17 +5,10 @@ import numpy as np
 from alilama.common.errors import UserError
 
 
-def find_documents(ids: np.ndarray, eot_id: int) -> np.ndarray:
-    """Returns where each document in ids begins, at <|endoftext|>, and where the last ends: (documents + 1,) int64."""
-    ids_at_once = 1 << 24
-    found = [start + np.flatnonzero(ids[start : start + ids_at_once] == eot_id) for start in range(0, len(ids), ids_at_once)]
-    return np.unique(np.concatenate([[0], *found, [len(ids)]]))
-
-
 class TrainingWindows:
     """The training tokens as batches: a function of the seed and the step alone, so that a run can go on anywhere.
 
-    Every epoch lays the documents behind one another in another order, cuts that into windows at another offset, and
+    Every epoch lays the documents one after another in another order, cuts that into windows at another offset, and
     visits each window once, in another order. Step i takes windows i * batch_size and following of the endless sequence of
     epochs.
     """
@@ -53,3 +46,10 @@ class TrainingWindows:
         epochs, places = np.divmod(np.arange(step * self.batch_size, (step + 1) * self.batch_size), self.windows_per_epoch)
         windows = [self._windows(epoch, places[epochs == epoch]) for epoch in np.unique(epochs)]
         return np.concatenate(windows).astype(np.int64)
+
+
+def find_documents(ids: np.ndarray, eot_id: int) -> np.ndarray:
+    """Returns where each document in ids begins, at <|endoftext|>, and where the last ends: (documents + 1,) int64."""
+    ids_at_once = 1 << 24
+    found = [start + np.flatnonzero(ids[start : start + ids_at_once] == eot_id) for start in range(0, len(ids), ids_at_once)]
+    return np.unique(np.concatenate([[0], *found, [len(ids)]]))

@@ -34,6 +34,65 @@ class TokenMeta:
     sources: dict[str, list[str]]
 
 
+def write_token_files(
+    tokenizer: Tokenizer,
+    sources: list[Source],
+    folder: Path,
+    *,
+    val_sources: list[Source] | None = None,
+    val_fraction: float = 0.05,
+    num_threads: int | None = None,
+    on_bytes: Callable[[int], None] = lambda size: None,
+) -> TokenMeta:
+    """Writes tokenizer.json, train.npy, val.npy and meta.json into `folder` and returns what meta.json says.
+
+    Validation comes from `val_sources` if given. Otherwise every 1/val_fraction-th document is held out, or, where there
+    are too few documents for that, the last part of every file. Nothing in the folder changes until all is written;
+    then the old meta.json is deleted first and the new one is written last, so that an interruption cannot leave files that
+    do not belong together.
+    """
+    pattern = tokenizer.native_pattern
+    by_document = False
+    if val_sources is None:
+        by_document = has_documents(sources, int(np.ceil(1 / val_fraction)), pattern)
+        if not by_document:
+            sources, val_sources = hold_out_tails(sources, val_fraction)
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(folder / "train.npy") as train_file, replacing(folder / "val.npy") as val_file:
+        writers = {"train": TokenWriter(train_file, tokenizer.dtype), "val": TokenWriter(val_file, tokenizer.dtype)}
+        for split, split_sources in (("train", sources), ("val", val_sources or [])):
+            index = -1  # of the document that the last block ended in
+            blocks = read_blocks(split_sources, pattern)
+            encoded = map_blocks(lambda block: (len(block.text), tokenizer.encode_block(block)), blocks, threads(num_threads))
+            for block_bytes, (ids, part_tokens, part_bytes, continues) in encoded:
+                on_bytes(block_bytes)
+                if not len(part_tokens):
+                    continue
+                indices = np.arange(len(part_tokens)) + index + (not continues)
+                index = int(indices[-1])
+                if by_document:  # spread evenly: document i is held out where the running share reaches a whole number
+                    held_out = np.floor((indices + 1) * val_fraction) > np.floor(indices * val_fraction)
+                else:
+                    held_out = np.full(len(part_tokens), split == "val")
+                write_parts(writers, held_out, ids, part_tokens, part_bytes, continues)
+        for name, writer in writers.items():
+            writer.finish()
+            if writer.num_tokens < 2:
+                raise UserError(f"the text leaves nothing for {name}.npy; give more text, or another val_fraction or val_files")
+        (folder / "meta.json").unlink(missing_ok=True)
+    tokenizer.save(folder / "tokenizer.json")
+    meta = TokenMeta(
+        vocab_size=tokenizer.vocab_size,
+        tokenizer_sha256=tokenizer.sha256,
+        documents={name: writer.num_documents for name, writer in writers.items()},
+        tokens={name: writer.num_tokens for name, writer in writers.items()},
+        bytes={name: writer.num_bytes for name, writer in writers.items()},
+        sources={"train": [str(source.path) for source in sources], "val": [str(source.path) for source in val_sources or []]},
+    )
+    write_json(folder / "meta.json", asdict(meta))
+    return meta
+
+
 class TokenWriter:
     """Writes a one-dimensional .npy array piece by piece to a file open for writing."""
 
@@ -106,65 +165,6 @@ def has_documents(sources: Iterable[Source], number: int, native_pattern: str | 
         if found >= number:
             return True
     return False
-
-
-def write_token_files(
-    tokenizer: Tokenizer,
-    sources: list[Source],
-    folder: Path,
-    *,
-    val_sources: list[Source] | None = None,
-    val_fraction: float = 0.05,
-    num_threads: int | None = None,
-    on_bytes: Callable[[int], None] = lambda size: None,
-) -> TokenMeta:
-    """Writes tokenizer.json, train.npy, val.npy and meta.json into `folder` and returns what meta.json says.
-
-    Validation comes from `val_sources` if given. Otherwise every 1/val_fraction-th document is held out, or, where there
-    are too few documents for that, the last part of every file. Nothing in the folder changes until all is written;
-    then the old meta.json is deleted first and the new one is written last, so that an interruption cannot leave files that
-    do not belong together.
-    """
-    pattern = tokenizer.native_pattern
-    by_document = False
-    if val_sources is None:
-        by_document = has_documents(sources, int(np.ceil(1 / val_fraction)), pattern)
-        if not by_document:
-            sources, val_sources = hold_out_tails(sources, val_fraction)
-    folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / "train.npy") as train_file, replacing(folder / "val.npy") as val_file:
-        writers = {"train": TokenWriter(train_file, tokenizer.dtype), "val": TokenWriter(val_file, tokenizer.dtype)}
-        for split, split_sources in (("train", sources), ("val", val_sources or [])):
-            index = -1  # of the document that the last block ended in
-            blocks = read_blocks(split_sources, pattern)
-            encoded = map_blocks(lambda block: (len(block.text), tokenizer.encode_block(block)), blocks, threads(num_threads))
-            for block_bytes, (ids, part_tokens, part_bytes, continues) in encoded:
-                on_bytes(block_bytes)
-                if not len(part_tokens):
-                    continue
-                indices = np.arange(len(part_tokens)) + index + (not continues)
-                index = int(indices[-1])
-                if by_document:  # spread evenly: document i is held out where the running share reaches a whole number
-                    held_out = np.floor((indices + 1) * val_fraction) > np.floor(indices * val_fraction)
-                else:
-                    held_out = np.full(len(part_tokens), split == "val")
-                write_parts(writers, held_out, ids, part_tokens, part_bytes, continues)
-        for name, writer in writers.items():
-            writer.finish()
-            if writer.num_tokens < 2:
-                raise UserError(f"the text leaves nothing for {name}.npy; give more text, or another val_fraction or val_files")
-        (folder / "meta.json").unlink(missing_ok=True)
-    tokenizer.save(folder / "tokenizer.json")
-    meta = TokenMeta(
-        vocab_size=tokenizer.vocab_size,
-        tokenizer_sha256=tokenizer.sha256,
-        documents={name: writer.num_documents for name, writer in writers.items()},
-        tokens={name: writer.num_tokens for name, writer in writers.items()},
-        bytes={name: writer.num_bytes for name, writer in writers.items()},
-        sources={"train": [str(source.path) for source in sources], "val": [str(source.path) for source in val_sources or []]},
-    )
-    write_json(folder / "meta.json", asdict(meta))
-    return meta
 
 
 @dataclass

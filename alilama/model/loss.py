@@ -8,6 +8,13 @@ MAX_ROWS_FP16 = 4096  # of a chunk: the sum of their gradients has to stay below
 CHUNK_LOGITS = {"cpu": 1 << 21, "cuda": 1 << 27, "mps": 1 << 25}
 
 
+def linear_cross_entropy(x: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Returns the mean cross-entropy in nats of targets, (N,), under x @ weight.T; x is (N, C), weight (V, C)."""
+    if torch.is_grad_enabled():
+        return LinearCrossEntropy.apply(x, weight, targets)
+    return F.cross_entropy(F.linear(x, weight).float(), targets)
+
+
 class LinearCrossEntropy(torch.autograd.Function):
     """Mean cross-entropy of targets, (N,), under the logits x @ weight.T, for x of (N, C) and weight of (V, C), in nats.
 
@@ -42,10 +49,3 @@ class LinearCrossEntropy(torch.autograd.Function):
         grad_rows, grad_weight = ctx.saved_tensors
         scale = grad * ctx.scale
         return grad_rows.to(ctx.dtype) * scale, grad_weight * scale, None
-
-
-def linear_cross_entropy(x: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Returns the mean cross-entropy in nats of targets, (N,), under x @ weight.T; x is (N, C), weight (V, C)."""
-    if torch.is_grad_enabled():
-        return LinearCrossEntropy.apply(x, weight, targets)
-    return F.cross_entropy(F.linear(x, weight).float(), targets)

@@ -13,40 +13,8 @@ from alilama.common.files import replacing
 COLUMNS = ["step", "tokens", "epoch", "train_loss", "val_loss", "val_bits_per_byte", "learning_rate", "tokens_per_s"]
 
 
-def finite(cell: str | None) -> float | None:
-    """Returns the number in a cell, None if there is none or it is not finite."""
-    try:
-        return number if math.isfinite(number := float(cell or "")) else None
-    except (ValueError, TypeError):
-        return None
-
-
-def read_log(path: Path) -> list[dict[str, float]]:
-    """Returns the rows of a log.csv; a cell that is no finite number is missing here."""
-    try:
-        with open(path, newline="", encoding="utf-8", errors="replace") as file:
-            return [
-                {name: number for name, cell in row.items() if (number := finite(cell)) is not None}
-                for row in csv.DictReader(file)
-            ]
-    except csv.Error as error:
-        raise UserError(f"{path} is no log of a training ({error})") from None
-
-
-def is_memorizing(rows: list[dict[str, float]]) -> bool:
-    """Whether over the last three evaluations the validation loss rose each time while the training loss fell."""
-    train, val, since = [], [], []
-    for row in rows:
-        since += [row["train_loss"]] if "train_loss" in row else []
-        if "val_loss" in row and since:
-            train.append(sum(since) / len(since))
-            val.append(row["val_loss"])
-            since = []
-    return len(val) >= 3 and val[-3] < val[-2] < val[-1] and train[-3] > train[-2] > train[-1]
-
-
 class Log:
-    """Writes the rows of a run that goes on at `step` behind those up to it; a row that a full disk cut is left out."""
+    """Writes the rows of a run that goes on at `step` after those up to it; a row that a full disk cut is left out."""
 
     def __init__(self, folder: Path, config: Config, step: int):
         self.path = folder / "log.csv"
@@ -103,3 +71,35 @@ def open_elsewhere(folder: Path, config: Config, step: int):
             f"log_to = {config.log_to!r}: {error.name or config.log_to} is not installed; run pip install {config.log_to}"
         ) from None
     return lambda numbers, step: None, lambda: None
+
+
+def read_log(path: Path) -> list[dict[str, float]]:
+    """Returns the rows of a log.csv; a cell that is not a finite number is missing here."""
+    try:
+        with open(path, newline="", encoding="utf-8", errors="replace") as file:
+            return [
+                {name: number for name, cell in row.items() if (number := finite(cell)) is not None}
+                for row in csv.DictReader(file)
+            ]
+    except csv.Error as error:
+        raise UserError(f"{path} is not a log of a training ({error})") from None
+
+
+def finite(cell: str | None) -> float | None:
+    """Returns the number in a cell, None if there is none or it is not finite."""
+    try:
+        return number if math.isfinite(number := float(cell or "")) else None
+    except (ValueError, TypeError):
+        return None
+
+
+def is_memorizing(rows: list[dict[str, float]]) -> bool:
+    """Whether over the last three evaluations the validation loss rose each time while the training loss fell."""
+    train, val, since = [], [], []
+    for row in rows:
+        since += [row["train_loss"]] if "train_loss" in row else []
+        if "val_loss" in row and since:
+            train.append(sum(since) / len(since))
+            val.append(row["val_loss"])
+            since = []
+    return len(val) >= 3 and val[-3] < val[-2] < val[-1] and train[-3] > train[-2] > train[-1]

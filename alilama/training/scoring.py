@@ -42,44 +42,6 @@ class Score:
         return self.nats / math.log(2) / self.bytes
 
 
-def count_bytes(tokenizer: Tokenizer, ids: np.ndarray) -> int:
-    """Returns the bytes of text that the ids stand for; special tokens stand for none."""
-    special_ids = set(tokenizer.special_tokens.values())
-    found, counts = np.unique(ids, return_counts=True)
-    return sum(
-        len(tokenizer.token_bytes(id)) * int(count)
-        for id, count in zip(found.tolist(), counts, strict=True)
-        if id not in special_ids
-    )
-
-
-def windows(
-    ids: np.ndarray, context: int, vocab_size: int, stride: int | None = None
-) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """Yields (inputs, targets, is_scored), each (B, T), int64 and bool; every id but the first is scored once.
-
-    Without a stride the windows follow one another without overlap and score all they hold; the last may be shorter than
-    `context`. With one, each window begins `stride` ids behind the one before and scores its last `stride` targets, so that
-    they have at least context - stride + 1 ids before them; the first scores all. The last ends with the text, as long as
-    the others, and scores what is left. A text of at most context + 1 ids is one window either way.
-    """
-    assert stride is None or 1 <= stride <= context
-    tokens = torch.from_numpy(ids.astype(np.int64))
-    context = min(context, len(ids) - 1)
-    last_start = len(ids) - 1 - context  # of a window that ends with the text
-    starts = torch.arange(0, last_start + 1, min(stride or context, context))
-    if stride is not None and starts[-1] < last_start:
-        starts = torch.cat([starts, torch.tensor([last_start])])
-    ends = starts + context
-    scored_from = torch.cat([torch.tensor([0]), ends[:-1]])
-    batch_size = max(1, BATCH_LOGITS // (context * vocab_size))
-    for start, first in zip(starts.split(batch_size), scored_from.split(batch_size), strict=True):
-        places = start[:, None] + torch.arange(context)  # (B, T)
-        yield tokens[places], tokens[places + 1], places >= first[:, None]
-    if ends[-1] < len(ids) - 1:
-        yield from windows(ids[ends[-1] :], context, vocab_size)
-
-
 @torch.inference_mode()
 def evaluate(
     model: Model,
@@ -100,6 +62,44 @@ def evaluate(
         on_batch(len(targets))
     model.train(was_training)
     return Score(nats, len(ids) - 1, count_bytes(tokenizer, ids[1:]))
+
+
+def windows(
+    ids: np.ndarray, context: int, vocab_size: int, stride: int | None = None
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Yields (inputs, targets, is_scored), each (B, T), int64 and bool; every id but the first is scored once.
+
+    Without a stride the windows follow one another without overlap and score all they hold; the last may be shorter than
+    `context`. With one, each window begins `stride` ids after the one before and scores its last `stride` targets, so that
+    they have at least context - stride + 1 ids before them; the first scores all. The last ends with the text, as long as
+    the others, and scores what is left. A text of at most context + 1 ids is one window either way.
+    """
+    assert stride is None or 1 <= stride <= context
+    tokens = torch.from_numpy(ids.astype(np.int64))
+    context = min(context, len(ids) - 1)
+    last_start = len(ids) - 1 - context  # of a window that ends with the text
+    starts = torch.arange(0, last_start + 1, min(stride or context, context))
+    if stride is not None and starts[-1] < last_start:
+        starts = torch.cat([starts, torch.tensor([last_start])])
+    ends = starts + context
+    scored_from = torch.cat([torch.tensor([0]), ends[:-1]])
+    batch_size = max(1, BATCH_LOGITS // (context * vocab_size))
+    for start, first in zip(starts.split(batch_size), scored_from.split(batch_size), strict=True):
+        places = start[:, None] + torch.arange(context)  # (B, T)
+        yield tokens[places], tokens[places + 1], places >= first[:, None]
+    if ends[-1] < len(ids) - 1:
+        yield from windows(ids[ends[-1] :], context, vocab_size)
+
+
+def count_bytes(tokenizer: Tokenizer, ids: np.ndarray) -> int:
+    """Returns the bytes of text that the ids stand for; special tokens stand for none."""
+    special_ids = set(tokenizer.special_tokens.values())
+    found, counts = np.unique(ids, return_counts=True)
+    return sum(
+        len(tokenizer.token_bytes(id)) * int(count)
+        for id, count in zip(found.tolist(), counts, strict=True)
+        if id not in special_ids
+    )
 
 
 def encode_files(tokenizer: Tokenizer, data_files: list[str], max_tokens: int | None = None) -> np.ndarray:

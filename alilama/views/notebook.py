@@ -41,11 +41,6 @@ CELL = '<td style="text-align: left; vertical-align: top; white-space: normal; w
 WIDE = {"style": {"description_width": "11em"}, "layout": {"width": "36em"}}
 
 
-def escape(text: str) -> str:
-    """Returns text as HTML; line ends are seen also where a preview, such as GitHub's, leaves styles out."""
-    return html.escape(text).replace("\n", "<br>")
-
-
 def describe(model: Model, tokenizer: Tokenizer) -> HTML:
     """Shows what a model is."""
     config = model.config
@@ -69,45 +64,7 @@ def describe(model: Model, tokenizer: Tokenizer) -> HTML:
     )
 
 
-def table(rows: Iterable[Sequence[str]], width: str = "auto") -> str:
-    """Returns rows of HTML as a table whose columns have a CSS width."""
-    rows = ("".join(CELL.format(width, cell) for cell in row) for row in rows)
-    return "<table>" + "".join(f"<tr>{row}</tr>" for row in rows) + "</table>"
-
-
 # ---- stories ----
-
-
-def story_html(prompt: str, pieces: Iterable[str]) -> str:
-    """Returns a story as HTML: the prompt bold and underlined, its pieces on alternating backgrounds.
-
-    A piece of `stream_text` is a token, or the tokens that together make a whole character.
-    """
-    coloured = (
-        f'<span style="background-color: {PIECE_COLOURS[index % 2]}">{escape(piece)}</span>'
-        for index, piece in enumerate(pieces)
-    )
-    return TEXT.format(f'<b style="border-bottom: 2px solid">{escape(prompt)}</b>{"".join(coloured)}')
-
-
-def stream_into(so_far: list[str], pieces: Iterator[str], show: Callable[[], None]):
-    """Appends pieces as they come; calls `show` before, at most UPDATES_PER_S times a second meanwhile, and at the end."""
-    show()
-    shown_at = time.monotonic()
-    try:
-        for piece in pieces:
-            so_far.append(piece)
-            if time.monotonic() - shown_at >= 1 / UPDATES_PER_S:
-                show()
-                shown_at = time.monotonic()
-    finally:  # also where the kernel is interrupted
-        show()
-
-
-def show_live() -> Callable[[str], None]:
-    """Returns what shows HTML below the cell, each time in place of what it showed before."""
-    handle = display(HTML(""), display_id=True)
-    return lambda content: handle.update(HTML(content))
 
 
 def write_story(model: Model, tokenizer: Tokenizer, prompt: str = "", **settings):
@@ -137,17 +94,39 @@ def compare_temperatures(
             stream_into(pieces, stream_text(model, tokenizer, prompt, temperature=temperature, **settings), show_all)
 
 
-# ---- looking inside ----
+def show_live() -> Callable[[str], None]:
+    """Returns what shows HTML below the cell, each time in place of what it showed before."""
+    handle = display(HTML(""), display_id=True)
+    return lambda content: handle.update(HTML(content))
 
 
-def shaded(text: str, probability: float) -> str:
-    """Returns text as HTML, the darker the less probable, and bold where it is rare."""
-    surprise_bits = min(abs(math.log2(probability)), MAX_SURPRISE_BITS) if probability > 0 else MAX_SURPRISE_BITS
-    tag = "b" if probability < RARE else "span"
-    return (
-        f'<{tag} title="{100 * probability:.3g}%" style="background-color: rgba(214, 39, 40, '
-        f'{DARKEST * surprise_bits / MAX_SURPRISE_BITS:.2f})">{escape(text)}</{tag}>'
+def stream_into(so_far: list[str], pieces: Iterator[str], show: Callable[[], None]):
+    """Appends pieces as they come; calls `show` before, at most UPDATES_PER_S times a second meanwhile, and at the end."""
+    show()
+    shown_at = time.monotonic()
+    try:
+        for piece in pieces:
+            so_far.append(piece)
+            if time.monotonic() - shown_at >= 1 / UPDATES_PER_S:
+                show()
+                shown_at = time.monotonic()
+    finally:  # also where the kernel is interrupted
+        show()
+
+
+def story_html(prompt: str, pieces: Iterable[str]) -> str:
+    """Returns a story as HTML: the prompt bold and underlined, its pieces on alternating backgrounds.
+
+    A piece of `stream_text` is a token, or the tokens that together make a whole character.
+    """
+    coloured = (
+        f'<span style="background-color: {PIECE_COLOURS[index % 2]}">{escape(piece)}</span>'
+        for index, piece in enumerate(pieces)
     )
+    return TEXT.format(f'<b style="border-bottom: 2px solid">{escape(prompt)}</b>{"".join(coloured)}')
+
+
+# ---- looking inside ----
 
 
 def shade_text(model: Model, tokenizer: Tokenizer, text: str) -> HTML:
@@ -165,6 +144,16 @@ def shade_text(model: Model, tokenizer: Tokenizer, text: str) -> HTML:
             probability = 1.0
     legend = " ".join(shaded(f" {100 * probability:g}% ", probability) for probability in (1, 0.5, 0.1, 0.01, 0.001))
     return HTML(TEXT.format("".join(pieces) + f"<br><br><small>probability: {legend} (bold: below {RARE:.0%})</small>"))
+
+
+def shaded(text: str, probability: float) -> str:
+    """Returns text as HTML, the darker the less probable, and bold where it is rare."""
+    surprise_bits = min(abs(math.log2(probability)), MAX_SURPRISE_BITS) if probability > 0 else MAX_SURPRISE_BITS
+    tag = "b" if probability < RARE else "span"
+    return (
+        f'<{tag} title="{100 * probability:.3g}%" style="background-color: rgba(214, 39, 40, '
+        f'{DARKEST * surprise_bits / MAX_SURPRISE_BITS:.2f})">{escape(text)}</{tag}>'
+    )
 
 
 def loss_by_context(
@@ -260,3 +249,17 @@ def attention_viewer(model: Model, tokenizer: Tokenizer, text: str, layer: int =
     for slider in (layers, heads):
         slider.observe(lambda _: draw(layers.value, heads.value), "value")
     return Panel([layers, heads, picture])
+
+
+# ---- HTML ----
+
+
+def table(rows: Iterable[Sequence[str]], width: str = "auto") -> str:
+    """Returns rows of HTML as a table whose columns have a CSS width."""
+    rows = ("".join(CELL.format(width, cell) for cell in row) for row in rows)
+    return "<table>" + "".join(f"<tr>{row}</tr>" for row in rows) + "</table>"
+
+
+def escape(text: str) -> str:
+    """Returns text as HTML; line ends are seen also where a preview, such as GitHub's, leaves styles out."""
+    return html.escape(text).replace("\n", "<br>")

@@ -27,16 +27,6 @@ MAX_MAP_TOKENS = 1024  # of a text whose attention is drawn
 LOWEST_BIAS = -8  # drawn darkest, for it leaves e^-8 = 0.03% of a weight; one scale, so that heads can be compared
 
 
-def add_bits_per_byte(axes: Axes, loss: float, bits_per_byte: float):
-    """Adds an axis on the right for a loss axis, where `loss` nats per token are `bits_per_byte`."""
-    if bits_per_byte > 0 and loss > 0 and math.isfinite(bits_per_byte / loss):
-        bits_per_byte_of_nats = bits_per_byte / loss
-        right = axes.secondary_yaxis(
-            "right", functions=(lambda nats: nats * bits_per_byte_of_nats, lambda bits: bits / bits_per_byte_of_nats)
-        )
-        right.set_ylabel("bits per byte")
-
-
 def plot_log(log: str | os.PathLike) -> Figure:
     """Draws a training log: train and validation loss over the tokens seen, with bits per byte on the right."""
     log = Path(log)
@@ -97,15 +87,14 @@ def plot_evaluation(name: str, contexts: Sequence[int], scores: Sequence[tuple[S
     return figure
 
 
-def token_label(tokenizer: Tokenizer, token_id: int) -> str:
-    """Returns a token as one word: spaces and line ends are seen, bytes that are no characters are written out."""
-    text = tokenizer.token_bytes(token_id).decode(errors="backslashreplace").replace(" ", "␣").replace("\n", "↵")
-    text = "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
-    return text if len(text) <= MAX_LABEL else text[: MAX_LABEL - 1] + "…"
-
-
-def label_tokens(axis: Axis, tokenizer: Tokenizer, ids: Sequence[int], **style):
-    axis.set_ticks(range(len(ids)), [token_label(tokenizer, token_id) for token_id in ids], parse_math=False, **style)
+def add_bits_per_byte(axes: Axes, loss: float, bits_per_byte: float):
+    """Adds an axis on the right for a loss axis, where `loss` nats per token are `bits_per_byte`."""
+    if bits_per_byte > 0 and loss > 0 and math.isfinite(bits_per_byte / loss):
+        bits_per_byte_of_nats = bits_per_byte / loss
+        right = axes.secondary_yaxis(
+            "right", functions=(lambda nats: nats * bits_per_byte_of_nats, lambda bits: bits / bits_per_byte_of_nats)
+        )
+        right.set_ylabel("bits per byte")
 
 
 def plot_next_tokens(model: Model, tokenizer: Tokenizer, prompt: str = "", count: int = 10) -> Figure:
@@ -160,6 +149,17 @@ def draw_map(axes: Axes, values: torch.Tensor, tokenizer: Tokenizer, ids: list[i
     if len(ids) <= MAX_LABELED_TOKENS:
         label_tokens(axes.xaxis, tokenizer, ids, rotation=90, fontsize=8)
         label_tokens(axes.yaxis, tokenizer, ids, fontsize=8)
+
+
+def label_tokens(axis: Axis, tokenizer: Tokenizer, ids: Sequence[int], **style):
+    axis.set_ticks(range(len(ids)), [token_label(tokenizer, token_id) for token_id in ids], parse_math=False, **style)
+
+
+def token_label(tokenizer: Tokenizer, token_id: int) -> str:
+    """Returns a token as one word: spaces and line ends are seen, bytes that are not characters are written out."""
+    text = tokenizer.token_bytes(token_id).decode(errors="backslashreplace").replace(" ", "␣").replace("\n", "↵")
+    text = "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+    return text if len(text) <= MAX_LABEL else text[: MAX_LABEL - 1] + "…"
 
 
 def set_title(axes: Axes, text: str):

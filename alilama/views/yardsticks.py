@@ -17,14 +17,9 @@ def xz_bits_per_byte(text: bytes) -> float:
     return 8 * len(lzma.compress(text, preset=9 | lzma.PRESET_EXTREME)) / len(text)
 
 
-def sum_before(groups: np.ndarray, amounts: np.ndarray) -> np.ndarray:
-    """Returns for each place the sum of the amounts at earlier places of the same group; all three are (N,)."""
-    order = np.argsort(groups, kind="stable")  # group by group, each in the order of the text
-    sorted_groups, sorted_amounts = groups[order], amounts[order].astype(np.int64)
-    before = np.cumsum(sorted_amounts) - sorted_amounts  # in all groups
-    sums = np.empty_like(before)
-    sums[order] = before - before[np.searchsorted(sorted_groups, sorted_groups)]  # less that before the group began
-    return sums
+def ngram_bits_per_byte(ids: np.ndarray, vocab_size: int, num_bytes: int) -> float:
+    """Returns the bits in which an n-gram model of the ids predicts all of them but the first, by byte of their text."""
+    return float(-np.log(ngram_probabilities(ids, vocab_size)[1:]).sum()) / math.log(2) / num_bytes
 
 
 def ngram_probabilities(ids: np.ndarray, vocab_size: int) -> np.ndarray:
@@ -47,6 +42,11 @@ def ngram_probabilities(ids: np.ndarray, vocab_size: int) -> np.ndarray:
     return probabilities
 
 
-def ngram_bits_per_byte(ids: np.ndarray, vocab_size: int, num_bytes: int) -> float:
-    """Returns the bits in which an n-gram model of the ids predicts all of them but the first, by byte of their text."""
-    return float(-np.log(ngram_probabilities(ids, vocab_size)[1:]).sum()) / math.log(2) / num_bytes
+def sum_before(groups: np.ndarray, amounts: np.ndarray) -> np.ndarray:
+    """Returns for each place the sum of the amounts at earlier places of the same group; all three are (N,)."""
+    order = np.argsort(groups, kind="stable")  # group by group, each in the order of the text
+    sorted_groups, sorted_amounts = groups[order], amounts[order].astype(np.int64)
+    before = np.cumsum(sorted_amounts) - sorted_amounts  # in all groups
+    sums = np.empty_like(before)
+    sums[order] = before - before[np.searchsorted(sorted_groups, sorted_groups)]  # less that before the group began
+    return sums

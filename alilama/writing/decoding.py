@@ -19,6 +19,8 @@ from alilama.model.model import Model
 CHUNK = 256  # tokens of a prompt that PyTorch reads together
 PROBED_TOKENS, PROBE_TOLERANCE = 4, 1e-3  # of the comparison with the kernel; the tolerance as a share of the largest logit
 
+_known: WeakKeyDictionary[Model, bool] = WeakKeyDictionary()  # see kernel_knows
+
 
 def choose_decoder(model: Model, rows: int, longest: int, context: int | None) -> "KernelDecoder | TorchDecoder":
     """Returns the fastest decoder for a model where it is, for `rows` texts of up to `longest` tokens.
@@ -31,9 +33,6 @@ def choose_decoder(model: Model, rows: int, longest: int, context: int | None) -
     fits_kernel = weight.device.type == "cpu" and weight.dtype == torch.float32 and kernels.are_built()
     is_fast = fits_kernel and kernel_knows(model)
     return (KernelDecoder if is_fast else TorchDecoder)(model, rows, longest, context)
-
-
-_known: WeakKeyDictionary[Model, bool] = WeakKeyDictionary()
 
 
 @torch.inference_mode()
@@ -54,23 +53,6 @@ def agrees_with_kernel(model: Model) -> bool:
     model.train(was_training)
     found = KernelDecoder(model, 1, len(ids), None).read_prompts([ids])[0]
     return not ((found - expected).abs() > PROBE_TOLERANCE * expected.abs().max()).any()  # nor where both are not finite
-
-
-def most_positions(longest: int, context: int | None) -> int:
-    """Returns how many positions of a text of up to `longest` tokens a cache holds at most."""
-    return longest if context is None else min(longest, context + CHUNK)
-
-
-def cache_bytes(model: Model, rows: int, longest: int, context: int | None) -> int:
-    """Returns the size of the keys and values of texts of up to `longest` tokens, when the last of them has been read."""
-    return (
-        rows
-        * most_positions(longest, context)
-        * model.config.blocks
-        * 2
-        * model.config.d_model
-        * model.wte.weight.element_size()
-    )
 
 
 class KernelDecoder:
@@ -184,3 +166,20 @@ class TorchDecoder:
         logits = self.forward(every)
         self.read += 1
         return logits[rows.to(self.device)]
+
+
+def cache_bytes(model: Model, rows: int, longest: int, context: int | None) -> int:
+    """Returns the size of the keys and values of texts of up to `longest` tokens, when the last of them has been read."""
+    return (
+        rows
+        * most_positions(longest, context)
+        * model.config.blocks
+        * 2
+        * model.config.d_model
+        * model.wte.weight.element_size()
+    )
+
+
+def most_positions(longest: int, context: int | None) -> int:
+    """Returns how many positions of a text of up to `longest` tokens a cache holds at most."""
+    return longest if context is None else min(longest, context + CHUNK)

@@ -81,7 +81,7 @@ def test_a_loss_that_has_no_bits_per_byte_is_drawn_without_them(log, loss, bits)
 
 def test_a_file_that_is_no_log_is_one_line(log):
     log.write_text('tokens,val_loss\n"' + "x" * 200_000)
-    with pytest.raises(UserError, match="is no log of a training"):
+    with pytest.raises(UserError, match="is not a log of a training"):
         plot_log(log)
 
 
