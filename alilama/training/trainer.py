@@ -53,6 +53,7 @@ class Trainer:
         self.device = self.step.device
         if self.device.type == "cpu":
             keep_freed_memory()
+            add_in_order()
         self.is_captured = self.device.type == "cuda" and world_size == 1 and config.compile_model
         self.is_compiled = config.compile_model
         self.step.loss_of = self._in_precision(torch.compile(model.loss) if config.compile_model else model.loss)
@@ -222,6 +223,15 @@ def estimate_bytes(model: Model, config: Config, precision: torch.dtype, windows
     activations = tokens * (shape.blocks * 8 * shape.d_model + size * numbers + 8 * shape.d_model)
     logits = min(tokens * shape.vocab_size, CHUNK_LOGITS[model.wte.weight.device.type]) * (8 + size)
     return weights + activations + logits + 8 * model.wte.weight.numel()
+
+
+def add_in_order():
+    """Lets compiled code on several CPU threads add up gradients of the embedding in the same order each time.
+
+    So a run that goes on has the same losses bit for bit; it takes no time that could be measured.
+    """
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # which would take time
 
 
 def keep_freed_memory():

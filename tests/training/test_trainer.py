@@ -370,6 +370,20 @@ def test_attention_with_biases_takes_memory_that_grows_with_the_length_and_not_i
     assert peaks[1] < 6 * peaks[0]
 
 
+def test_compiled_gradients_on_several_threads_are_the_same_each_time(make_step):
+    trainer = make_step(compile_model=True)
+    torch.set_num_threads(2)
+    try:
+        windows = torch.randint(VOCAB, (B, T + 1), generator=torch.Generator().manual_seed(0))
+        gradients = []
+        for _ in range(8):
+            trainer._compute_gradients(windows)
+            gradients.append(trainer.step.gradients.clone())
+    finally:
+        torch.set_num_threads(1)
+    assert all(torch.equal(each, gradients[0]) for each in gradients)
+
+
 # ---- several processes ----
 
 SHARES = """
