@@ -255,8 +255,8 @@ py::bytes decode_to_bytes(const SharedEncoder& shared, const py::object& ids) { 
 
 py::str decode_to_str(const SharedEncoder& shared, const py::object& ids, const std::string& errors) {
     const std::string text = decode(shared, ids);
-    auto result = py::reinterpret_steal<py::str>(
-        PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()), errors.c_str()));
+    auto result =
+        py::reinterpret_steal<py::str>(PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()), errors.c_str()));
     if (!result) throw py::error_already_set();
     return result;
 }

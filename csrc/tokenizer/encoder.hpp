@@ -100,7 +100,7 @@ private:
     std::vector<Merge> merges_;
     PairMap rank_by_pair_;  // a merge's rank is its place in merges_
     std::unordered_map<std::string, TokenId> whole_pieces_;
-    std::string bytes_;  // of all tokens, one behind the other, and kCopied more
+    std::string bytes_;              // of all tokens, one behind the other, and kCopied more
     std::vector<uint32_t> offsets_;  // where each id's begin, and the end
 };
 

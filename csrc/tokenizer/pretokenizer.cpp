@@ -39,9 +39,13 @@ int contraction_size(const uint8_t* p, const uint8_t* end, bool ignore_case) {
         return ignore_case && p[i] >= 'A' && p[i] <= 'Z' ? static_cast<uint8_t>(p[i] | 0x20) : p[i];
     };
     switch (at(1)) {
-        case 's': case 'd': case 'm': case 't': return 2;
+        case 's':
+        case 'd':
+        case 'm':
+        case 't': return 2;
         case 'l': return at(2) == 'l' ? 3 : 0;
-        case 'v': case 'r': return at(2) == 'e' ? 3 : 0;
+        case 'v':
+        case 'r': return at(2) == 'e' ? 3 : 0;
         case 0xC5: return ignore_case && at(2) == 0xBF ? 3 : 0;
         default: return 0;
     }
@@ -110,8 +114,7 @@ struct Contractions {
     uint64_t behind = 0;      // letters behind them, which they cut off
 };
 
-Contractions find_contractions(uint64_t apostrophes, const uint8_t* p, const uint8_t* end, bool ignore_case,
-                               uint64_t letter) {
+Contractions find_contractions(uint64_t apostrophes, const uint8_t* p, const uint8_t* end, bool ignore_case, uint64_t letter) {
     Contractions found;
     for (; apostrophes; apostrophes &= apostrophes - 1) {
         const int i = lowest_bit(apostrophes);
@@ -155,8 +158,7 @@ uint64_t gpt4_starts(const Classes& c, uint64_t last_of_space, uint64_t apostrop
     const uint64_t other_starts = run_starts(c.other) & ~(c.blank << 1);
     const uint64_t prefix = (other_starts | (space & ~c.newline)) & c.letter >> 1;
     return white_space_starts(space, c.newline & ~taken) | last_of_space | other_starts | number_starts(c.number) |
-           (run_starts(c.letter) & ~(prefix << 1)) |
-           find_contractions(apostrophe & prefix, p, end, true, c.letter).behind;
+           (run_starts(c.letter) & ~(prefix << 1)) | find_contractions(apostrophe & prefix, p, end, true, c.letter).behind;
 }
 
 uint64_t gpt2_starts(const Classes& c, uint64_t last_of_space, uint64_t apostrophe, const uint8_t* p, const uint8_t* end) {
@@ -180,13 +182,12 @@ uint64_t piece_ends(Pattern pattern, const uint8_t* p, const uint8_t* end) {
     } else if (block.beyond) {
         known = (block.beyond & (~block.beyond + 1)) - 1;
     }
-    const Classes c = {block.letter & known, block.number & known, block.other() & known,
+    const Classes c = {block.letter & known, block.number & known,  block.other() & known,
                        block.space & known,  block.newline & known, block.blank & known};
     const uint64_t last = known ^ known >> 1;
     const uint64_t before_other = c.space & ~(c.space >> 1) & ~last;  // the last of each run of white space
-    uint64_t starts = pattern == Pattern::kGpt4
-                          ? gpt4_starts(c, before_other & ~c.newline, block.apostrophe, p, end)
-                          : gpt2_starts(c, before_other, block.apostrophe, p, end);
+    uint64_t starts = pattern == Pattern::kGpt4 ? gpt4_starts(c, before_other & ~c.newline, block.apostrophe, p, end)
+                                                : gpt2_starts(c, before_other, block.apostrophe, p, end);
     if (at_end) {
         starts |= last << 1;
     } else if (c.space & last) {  // white space that may go on: nothing is certain behind its beginning

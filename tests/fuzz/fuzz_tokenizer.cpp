@@ -285,8 +285,10 @@ void try_drop(PieceCounter& counter, PieceCounter& same, size_t limit) {
     for (const auto& [piece, count] : before) {
         const auto found = kept.find(piece);
         require(found == kept.end() || found->second == count, "a piece that is kept keeps its count");
-        if (found == kept.end()) most_dropped = std::max(most_dropped, count);
-        else least_kept = std::min(least_kept, count);
+        if (found == kept.end())
+            most_dropped = std::max(most_dropped, count);
+        else
+            least_kept = std::min(least_kept, count);
     }
     require(most_dropped <= least_kept, "the rarest are dropped");
     require(same.drop_rarest(limit) == dropped && counts_of(same) == kept, "what is dropped does not depend on the order");
@@ -332,8 +334,10 @@ void try_decode(const Encoder& encoder, const Vocabulary& vocabulary, const std:
     bool valid = true;
     for (const Id id : ids) {
         const auto place = static_cast<uint64_t>(id);
-        if (place < vocabulary.tokens.size() && !vocabulary.tokens[place].empty()) expected += vocabulary.tokens[place];
-        else valid = false;
+        if (place < vocabulary.tokens.size() && !vocabulary.tokens[place].empty())
+            expected += vocabulary.tokens[place];
+        else
+            valid = false;
     }
     try {
         const std::string text = encoder.decode(ids.data(), ids.size());
@@ -423,8 +427,10 @@ void try_tokenizer(Input input) {
         for (const int64_t id : ids) try_decode<int64_t>(encoder, vocabulary, std::vector<int64_t>{id});
     }
     const Exact text(input.rest());
-    if (wide) try_encode<uint32_t>(encoder, vocabulary, pattern, text);
-    else try_encode<uint16_t>(encoder, vocabulary, pattern, text);
+    if (wide)
+        try_encode<uint32_t>(encoder, vocabulary, pattern, text);
+    else
+        try_encode<uint16_t>(encoder, vocabulary, pattern, text);
 }
 
 // ---- v: an arbitrary vocabulary ----
