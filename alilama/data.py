@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
@@ -109,13 +110,13 @@ def is_passed_over(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts) or path.suffix == ".part"
 
 
-def read_blocks(sources: Iterable[Source], *, any_pattern: bool = False) -> Iterator[Block]:
-    """Yields the sources in blocks of about BLOCK_BYTES, cut where no piece of a native pattern can cross.
+def read_blocks(sources: Iterable[Source], *, pattern: str | None = None) -> Iterator[Block]:
+    """Yields the sources in blocks of about BLOCK_BYTES, cut where no piece of the native `pattern` can cross.
 
-    With `any_pattern` a block ends only where a document does. Text that has no such place for MAX_UNCUT_BYTES is cut
-    there all the same, with a warning: a piece that crosses the cut becomes two.
+    With None, which is right for any pattern, a block ends only where a document does. Text that has no such place for
+    MAX_UNCUT_BYTES is cut there all the same, with a warning: a piece that crosses the cut becomes two.
     """
-    find_cut = _bpe.find_document_cut if any_pattern else _bpe.find_cut
+    find_cut = _bpe.find_document_cut if pattern is None else partial(_bpe.find_cut, pattern=pattern)
     for path, start, stop in sources:
         with open(path, "rb") as file:
             file.seek(start)
@@ -136,7 +137,7 @@ def read_blocks(sources: Iterable[Source], *, any_pattern: bool = False) -> Iter
                 wanted = BLOCK_BYTES if cut else 2 * wanted  # so that a document without a cut is not copied over and over
                 if cut:
                     yield Block(text[:cut], continues)
-                    text, continues = text[cut:], not any_pattern
+                    text, continues = text[cut:], pattern is not None and _bpe.cuts_documents(pattern)
 
 
 def threads(number: int | None) -> int:
@@ -240,10 +241,10 @@ def hold_out_tails(sources: list[Source], val_fraction: float) -> tuple[list[Sou
     return train, val
 
 
-def has_documents(sources: Iterable[Source], number: int, *, any_pattern: bool) -> bool:
+def has_documents(sources: Iterable[Source], number: int, *, pattern: str | None) -> bool:
     """Tells whether the sources hold at least `number` documents; reads no further than needed."""
     found = 0
-    for block in read_blocks(sources, any_pattern=any_pattern):
+    for block in read_blocks(sources, pattern=pattern):
         documents = _bpe.split_documents(block.text)
         found += sum(map(bool, documents[1:] if block.continues else documents))
         if found >= number:
@@ -267,10 +268,10 @@ def write_token_files(
     are too few documents for that, the last part of every file. Nothing in the folder changes until all is written;
     then meta.json goes first and comes last, so that an interruption cannot leave files that do not belong together.
     """
-    any_pattern = not tokenizer.is_native
+    pattern = tokenizer.pattern if tokenizer.is_native else None
     by_document = False
     if val_sources is None:
-        by_document = has_documents(sources, int(np.ceil(1 / val_fraction)), any_pattern=any_pattern)
+        by_document = has_documents(sources, int(np.ceil(1 / val_fraction)), pattern=pattern)
         if not by_document:
             sources, val_sources = hold_out_tails(sources, val_fraction)
     folder.mkdir(parents=True, exist_ok=True)
@@ -278,7 +279,7 @@ def write_token_files(
         writers = {"train": TokenWriter(train_file, tokenizer.dtype), "val": TokenWriter(val_file, tokenizer.dtype)}
         for split, split_sources in (("train", sources), ("val", val_sources or [])):
             index = -1  # of the document that the last block ended in
-            blocks = read_blocks(split_sources, any_pattern=any_pattern)
+            blocks = read_blocks(split_sources, pattern=pattern)
             encoded = map_blocks(lambda block: (len(block.text), tokenizer.encode_block(block)), blocks, threads(num_threads))
             for block_bytes, (ids, part_tokens, part_bytes, continues) in encoded:
                 on_bytes(block_bytes)

@@ -114,7 +114,8 @@ def evaluate(
 def encode_files(tokenizer: Tokenizer, data_files: list[str], max_tokens: int | None = None) -> np.ndarray:
     """Returns the ids of text files, or the first `max_tokens` of them, every document preceded by <|endoftext|>."""
     parts, num_tokens = [], 0
-    for block in read_blocks(find_sources(data_files, "--data"), any_pattern=not tokenizer.is_native):
+    pattern = tokenizer.pattern if tokenizer.is_native else None
+    for block in read_blocks(find_sources(data_files, "--data"), pattern=pattern):
         parts.append(tokenizer.encode_block(block)[0])
         num_tokens += len(parts[-1])
         if max_tokens is not None and num_tokens >= max_tokens:

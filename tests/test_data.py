@@ -22,7 +22,7 @@ from alilama.data import (
     write_token_files,
 )
 from alilama.errors import UserError
-from alilama.tokenizer import Tokenizer
+from alilama.tokenizer import PATTERNS, Tokenizer
 
 EOT = "<|endoftext|>"
 
@@ -133,7 +133,7 @@ ODD_TEXT = (
 )
 
 
-@pytest.mark.parametrize("pattern", ["gpt4", "gpt2", r"\w+|\W"])
+@pytest.mark.parametrize("pattern", [*PATTERNS, r"\w+|\W"])
 @pytest.mark.parametrize("block_bytes", [1, 7, 64, 1000])
 def test_tokens_do_not_depend_on_where_blocks_end_or_on_threads(pattern, block_bytes, tmp_path, tokenizer, monkeypatch):
     tokenizer = Tokenizer(tokenizer.merges, pattern=pattern)
@@ -143,7 +143,7 @@ def test_tokens_do_not_depend_on_where_blocks_end_or_on_threads(pattern, block_b
     ]
     expected = [id for text in (ODD_TEXT, ODD_TEXT[::-1]) for id in expected_ids(tokenizer, split_documents(text.encode()))]
     monkeypatch.setattr(data, "BLOCK_BYTES", block_bytes)
-    blocks = list(read_blocks(sources, any_pattern=not tokenizer.is_native))
+    blocks = list(read_blocks(sources, pattern=tokenizer.pattern if tokenizer.is_native else None))
     assert b"".join(block.text for block in blocks) == (ODD_TEXT + ODD_TEXT[::-1]).encode()
     assert len(blocks) >= 3
     for num_threads in (1, 3):
@@ -178,7 +178,7 @@ def test_random_texts_give_the_same_tokens_in_blocks_as_whole(tmp_path, tokenize
         text = "".join(rng.choices(parts, k=rng.randint(1, 120)))
         path = write_text(tmp_path, "text", text)
         monkeypatch.setattr(data, "BLOCK_BYTES", rng.randint(1, 40))
-        blocks = read_blocks([Source(path, 0, len(text.encode()))])
+        blocks = read_blocks([Source(path, 0, len(text.encode()))], pattern=tokenizer.pattern)
         found = [id for block in blocks for id in tokenizer.encode_block(block)[0].tolist()]
         assert found == expected_ids(tokenizer, split_documents(text.encode())), repr(text)
 
@@ -356,7 +356,7 @@ def test_ids_are_uint16_up_to_65536_tokens_and_uint32_above(vocab_size, dtype, t
     assert tokenizer.decode(ids).startswith(f"{EOT}a few words")
 
 
-@pytest.mark.parametrize("pattern", ["gpt4", "gpt2", r"\w+|\W"])
+@pytest.mark.parametrize("pattern", [*PATTERNS, r"\w+|\W"])
 def test_invalid_utf_8_is_kept_byte_for_byte(pattern, tokenizer, tmp_path, monkeypatch):
     rng = random.Random(2)
     content = bytes(rng.choices([*range(256), *b"    aaaeee\n\n"], k=3000))
@@ -613,7 +613,7 @@ def test_text_without_a_place_to_cut_is_cut_with_a_warning_and_loses_nothing(tok
     monkeypatch.setattr(data, "MAX_UNCUT_BYTES", 1000)
     path = write_text(tmp_path, "line.txt", "ab" * 3000)
     with pytest.warns(UserWarning, match="without a place to cut"):
-        blocks = list(read_blocks([Source(path, 0, 6000)]))
+        blocks = list(read_blocks([Source(path, 0, 6000)], pattern=tokenizer.pattern))
     assert b"".join(block.text for block in blocks) == b"ab" * 3000
     assert max(len(block.text) for block in blocks) < 4000 and [block.continues for block in blocks][:2] == [False, True]
 

@@ -194,7 +194,7 @@ def test_files_behind_the_first_tokens_are_not_encoded(tokenizer, text_file, tmp
     encoded = []
 
     class Telling:
-        is_native = True
+        is_native, pattern = True, "gpt4"
 
         def encode_block(self, block):
             encoded.append(block)

@@ -7,7 +7,7 @@
 
 namespace alilama {
 
-void PieceCounter::add_text(Pattern pattern, std::string_view text) {
+void PieceCounter::add_text(const Pattern& pattern, std::string_view text) {
     const auto* begin = reinterpret_cast<const uint8_t*>(text.data());
     for_each_piece(pattern, begin, begin + text.size(), [&](const uint8_t* p, size_t size) {
         if (size <= PieceKey::kMaxShort) {

@@ -111,7 +111,7 @@ Id* Encoder::encode_piece(std::string_view piece, Id* out) const {
 }
 
 template <class Id>
-Id* Encoder::encode(Pattern pattern, std::string_view text, PieceCache<Id>& cache, Id* out) const {
+Id* Encoder::encode(const Pattern& pattern, std::string_view text, PieceCache<Id>& cache, Id* out) const {
     using Short = typename PieceCache<Id>::Short;
     using Long = typename PieceCache<Id>::Long;
     static_assert(sizeof(Short::ids) <= kSlack * sizeof(Id));
@@ -184,8 +184,8 @@ std::string Encoder::decode(const Id* ids, size_t size) const {
     return text;
 }
 
-template uint16_t* Encoder::encode(Pattern, std::string_view, PieceCache<uint16_t>&, uint16_t*) const;
-template uint32_t* Encoder::encode(Pattern, std::string_view, PieceCache<uint32_t>&, uint32_t*) const;
+template uint16_t* Encoder::encode(const Pattern&, std::string_view, PieceCache<uint16_t>&, uint16_t*) const;
+template uint32_t* Encoder::encode(const Pattern&, std::string_view, PieceCache<uint32_t>&, uint32_t*) const;
 template uint16_t* Encoder::encode_piece(std::string_view, uint16_t*) const;
 template uint32_t* Encoder::encode_piece(std::string_view, uint32_t*) const;
 template std::string Encoder::decode(const uint16_t*, size_t) const;
