@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
+from alilama import _bpe
 from alilama.common.errors import UserError
 
 END_OF_TEXT = "<|endoftext|>"
-GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"  # what ByteLevel cuts by
+GPT2_PATTERN = _bpe.PATTERNS["gpt2"]  # what ByteLevel cuts by
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -72,7 +73,7 @@ def read_blocks(sources: Iterable[Source], native_pattern: str | None) -> Iterat
     Without one (None) a block ends only where a document does. Text that has no such place for MAX_UNCUT_BYTES is cut
     there all the same, with a warning: a piece that crosses the cut becomes two.
     """
-    find_cut = _bpe.find_document_cut if native_pattern is None else _bpe.find_cut
+    find_cut = _bpe.find_document_cut if native_pattern is None else partial(_bpe.find_cut, pattern=native_pattern)
     for path, start, stop in sources:
         with open(path, "rb") as file:
             file.seek(start)
@@ -93,7 +94,8 @@ def read_blocks(sources: Iterable[Source], native_pattern: str | None) -> Iterat
                 wanted = BLOCK_BYTES if cut else 2 * wanted  # so that a document without a cut is not copied over and over
                 if cut:
                     yield Block(text[:cut], continues)
-                    text, continues = text[cut:], native_pattern is not None
+                    text = text[cut:]
+                    continues = native_pattern is not None and _bpe.cuts_documents(native_pattern)
 
 
 def threads(number: int | None) -> int:

@@ -24,7 +24,7 @@ import regex
 from alilama import _bpe
 from alilama.common.errors import UserError
 from alilama.common.files import replacing
-from alilama.data.formats import END_OF_TEXT, GPT2_PATTERN, Vocabulary, from_hugging_face, from_minbpe, to_hugging_face
+from alilama.data.formats import END_OF_TEXT, Vocabulary, from_hugging_face, from_minbpe, to_hugging_face
 from alilama.data.text import BLOCK_BYTES, Block, find_sources, map_blocks, read_blocks, threads
 
 if TYPE_CHECKING:
@@ -38,10 +38,7 @@ MAX_MERGES = 1 << 31
 MAX_TOKEN_BYTES = 256 << 20  # of all tokens together, so that a few lines of merges cannot fill the memory
 
 # The patterns that the C++ core cuts by itself.
-PATTERNS = {
-    "gpt4": r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+",
-    "gpt2": GPT2_PATTERN,
-}
+PATTERNS: dict[str, str] = _bpe.PATTERNS
 # Other ways to write them, which cut the same: Llama 3's, GPT-2's.
 PATTERN_NAMES = {expression: name for name, expression in PATTERNS.items()} | {
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|"
@@ -438,7 +435,8 @@ def compile_pattern(pattern: str) -> regex.Pattern:
     try:
         compiled = regex.compile(pattern)
     except (regex.error, RecursionError) as error:
-        raise UserError(f"pattern {pattern[:100]!r} is neither gpt4 nor gpt2 nor a regular expression: {error}") from None
+        known = ", ".join(PATTERNS)
+        raise UserError(f"pattern {pattern[:100]!r} is neither one of {known} nor a regular expression: {error}") from None
     if compiled.flags & regex.REVERSE:
         raise UserError(f"pattern {pattern[:100]!r} searches backwards, (?r), and text is cut from its beginning; leave it out")
     return compiled

@@ -12,12 +12,12 @@
 namespace alilama {
 namespace {
 
-constexpr int ROWS = 4;  // queries that are computed together
+constexpr int kRows = 4;  // queries that are computed together
 
 inline float to_float(float x) { return x; }
 
 inline float to_float(BFloat16 x) {
-    const std::uint32_t bits = std::uint32_t{x.bits} << 16;
+    const uint32_t bits = uint32_t{x.bits} << 16;
     float value;
     std::memcpy(&value, &bits, sizeof value);
     return value;
@@ -26,88 +26,84 @@ inline float to_float(BFloat16 x) {
 inline void from_float(float value, float& to) { to = value; }
 
 inline void from_float(float value, BFloat16& to) {  // to the nearest, ties to even
-    std::uint32_t bits;
+    uint32_t bits;
     std::memcpy(&bits, &value, sizeof bits);
-    to.bits = value != value ? 0x7fc0 : static_cast<std::uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+    to.bits = value != value ? 0x7fc0 : static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
 
-// out[r][j] = sum_d x[r][d] * columns[d][j] for ROWS rows of x, (ROWS, x_stride), and j < n, a multiple of LANES.
-inline void multiply_columns(const float* x, std::int64_t x_stride, const float* columns, std::int64_t column_stride,
-                             std::int64_t D, std::int64_t n, float* out, std::int64_t out_stride) {
-    for (std::int64_t j = 0; j < n; j += LANES) {
-        Vector total[ROWS] = {};
-        for (std::int64_t d = 0; d < D; ++d) {
+// out[r][j] = sum_d x[r][d] * columns[d][j] for kRows rows of x, (kRows, x_stride), and j < n, a multiple of kLanes.
+inline void multiply_columns(const float* x, int64_t x_stride, const float* columns, int64_t column_stride, int64_t D,
+                             int64_t n, float* out, int64_t out_stride) {
+    for (int64_t j = 0; j < n; j += kLanes) {
+        Vector total[kRows] = {};
+        for (int64_t d = 0; d < D; ++d) {
             const Vector column = load(columns + d * column_stride + j);
-            for (int r = 0; r < ROWS; ++r) total[r] += x[r * x_stride + d] * column;
+            for (int r = 0; r < kRows; ++r) total[r] += x[r * x_stride + d] * column;
         }
-        for (int r = 0; r < ROWS; ++r) store(out + r * out_stride + j, total[r]);
+        for (int r = 0; r < kRows; ++r) store(out + r * out_stride + j, total[r]);
     }
 }
 
-// out[r][d] = sum_j weights[r][j] * rows[j][d] for ROWS rows of weights, j < n, and d < width, a multiple of LANES.
-inline void multiply_rows(const float* weights, std::int64_t weight_stride, const float* rows, std::int64_t n,
-                          std::int64_t width, float* out) {
-    for (std::int64_t d = 0; d < width; d += LANES) {
-        Vector total[ROWS] = {};
-        for (std::int64_t j = 0; j < n; ++j) {
+// out[r][d] = sum_j weights[r][j] * rows[j][d] for kRows rows of weights, j < n, and d < width, a multiple of kLanes.
+inline void multiply_rows(const float* weights, int64_t weight_stride, const float* rows, int64_t n, int64_t width,
+                          float* out) {
+    for (int64_t d = 0; d < width; d += kLanes) {
+        Vector total[kRows] = {};
+        for (int64_t j = 0; j < n; ++j) {
             const Vector row = load(rows + j * width + d);
-            for (int r = 0; r < ROWS; ++r) total[r] += weights[r * weight_stride + j] * row;
+            for (int r = 0; r < kRows; ++r) total[r] += weights[r * weight_stride + j] * row;
         }
-        for (int r = 0; r < ROWS; ++r) store(out + r * width + d, total[r]);
+        for (int r = 0; r < kRows; ++r) store(out + r * width + d, total[r]);
     }
 }
 
-// sums[j][d] += sum_r weights[r][j] * x[r][d] for ROWS rows of weights and x, j < n, and d < width, a multiple of LANES.
-inline void add_outer(const float* weights, std::int64_t weight_stride, const float* x, std::int64_t n, std::int64_t width,
-                      float* sums) {
-    for (std::int64_t d = 0; d < width; d += LANES) {
-        Vector row[ROWS];
-        for (int r = 0; r < ROWS; ++r) row[r] = load(x + r * width + d);
-        for (std::int64_t j = 0; j < n; ++j) {
+// sums[j][d] += sum_r weights[r][j] * x[r][d] for kRows rows of weights and x, j < n, and d < width, a multiple of kLanes.
+inline void add_outer(const float* weights, int64_t weight_stride, const float* x, int64_t n, int64_t width, float* sums) {
+    for (int64_t d = 0; d < width; d += kLanes) {
+        Vector row[kRows];
+        for (int r = 0; r < kRows; ++r) row[r] = load(x + r * width + d);
+        for (int64_t j = 0; j < n; ++j) {
             Vector total = load(sums + j * width + d);
-            for (int r = 0; r < ROWS; ++r) total += weights[r * weight_stride + j] * row[r];
+            for (int r = 0; r < kRows; ++r) total += weights[r * weight_stride + j] * row[r];
             store(sums + j * width + d, total);
         }
     }
 }
 
-// One head in float32, padded with zeros: to `rows` positions and `width` numbers a position, multiples of LANES.
+// One head in float32, padded with zeros: to `rows` positions and `width` numbers a position, multiples of kLanes.
 struct Head {
-    std::int64_t T, D, rows, width;
+    int64_t T, D, rows, width;
 
     explicit Head(const AttentionShape& shape)
-        : T(shape.T), D(shape.D), rows(round_up(shape.T, LANES)), width(round_up(shape.D, LANES)) {}
+        : T(shape.T), D(shape.D), rows(round_up(shape.T, kLanes)), width(round_up(shape.D, kLanes)) {}
 
     std::vector<float> zeros() const { return std::vector<float>(rows * width); }
 
     // From the positions of a tensor, `stride` numbers apart, to (rows, width).
     template <class Number>
-    void read(const Number* from, std::int64_t stride, std::vector<float>& to, float scale = 1) const {
-        for (std::int64_t t = 0; t < T; ++t) {
-            for (std::int64_t d = 0; d < D; ++d) to[t * width + d] = to_float(from[t * stride + d]) * scale;
-        }
+    void read(const Number* from, int64_t stride, std::vector<float>& to, float scale = 1) const {
+        for (int64_t t = 0; t < T; ++t)
+            for (int64_t d = 0; d < D; ++d) to[t * width + d] = to_float(from[t * stride + d]) * scale;
     }
 
     template <class Number>
-    void write(const std::vector<float>& from, Number* to, std::int64_t stride, float scale = 1) const {
-        for (std::int64_t t = 0; t < T; ++t) {
-            for (std::int64_t d = 0; d < D; ++d) from_float(from[t * width + d] * scale, to[t * stride + d]);
-        }
+    void write(const std::vector<float>& from, Number* to, int64_t stride, float scale = 1) const {
+        for (int64_t t = 0; t < T; ++t)
+            for (int64_t d = 0; d < D; ++d) from_float(from[t * width + d] * scale, to[t * stride + d]);
     }
 
     // (rows, width) to (width, rows).
     void transpose(const std::vector<float>& from, std::vector<float>& to) const {
-        for (std::int64_t t = 0; t < rows; ++t) {
-            for (std::int64_t d = 0; d < width; ++d) to[d * rows + t] = from[t * width + d];
-        }
+        for (int64_t t = 0; t < rows; ++t)
+            for (int64_t d = 0; d < width; ++d) to[d * rows + t] = from[t * width + d];
     }
 };
 
 // Adds -slope * (i - j) to the first n of the scores of query i, and makes those of the future too small to count.
-inline void add_bias(float* scores, std::int64_t i, std::int64_t n, float slope) {
+inline void add_bias(float* scores, int64_t i, int64_t n, float slope) {
     Vector lanes;
-    for (int lane = 0; lane < LANES; ++lane) lanes[lane] = static_cast<float>(lane);
-    for (std::int64_t j = 0; j < n; j += LANES) {
+    for (int lane = 0; lane < kLanes; ++lane) lanes[lane] = static_cast<float>(lane);
+    for (int64_t j = 0; j < n; j += kLanes) {
         const Vector distance = static_cast<float>(i - j) - lanes;
         const Vector biased = load(scores + j) - slope * distance;
         store(scores + j, distance < 0.0f ? Vector{} - INFINITY : biased);
@@ -117,22 +113,22 @@ inline void add_bias(float* scores, std::int64_t i, std::int64_t n, float slope)
 template <class Number>
 inline void forward_head(const AttentionShape& shape, const Number* qkv, float slope, Number* y, float* logsumexp) {
     const Head head(shape);
-    const std::int64_t C = shape.H * shape.D;
+    const int64_t C = shape.H * shape.D;
     auto q = head.zeros(), k = head.zeros(), v = head.zeros(), keys = head.zeros(), out = head.zeros();
-    std::vector<float> scores(ROWS * head.rows);
+    std::vector<float> scores(kRows * head.rows);
     head.read(qkv, 3 * C, q, 1 / std::sqrt(static_cast<float>(head.D)));
     head.read(qkv + C, 3 * C, k);
     head.read(qkv + 2 * C, 3 * C, v);
     head.transpose(k, keys);
-    for (std::int64_t i = 0; i < head.T; i += ROWS) {
-        const std::int64_t n = round_up(std::min(i + ROWS, head.T), LANES);
+    for (int64_t i = 0; i < head.T; i += kRows) {
+        const int64_t n = round_up(std::min(i + kRows, head.T), kLanes);
         multiply_columns(&q[i * head.width], head.width, keys.data(), head.rows, head.D, n, scores.data(), head.rows);
-        float totals[ROWS];
-        for (int r = 0; r < ROWS; ++r) {
+        float totals[kRows];
+        for (int r = 0; r < kRows; ++r) {
             float* row = &scores[r * head.rows];
             add_bias(row, i + r, n, slope);
             Vector largest = load(row);
-            for (std::int64_t j = LANES; j < n; j += LANES) {
+            for (int64_t j = kLanes; j < n; j += kLanes) {
                 const Vector next = load(row + j);
                 largest = next > largest ? next : largest;
             }
@@ -141,9 +137,8 @@ inline void forward_head(const AttentionShape& shape, const Number* qkv, float s
             if (i + r < head.T) logsumexp[i + r] = top + std::log(totals[r]);
         }
         multiply_rows(scores.data(), head.rows, v.data(), n, head.width, &out[i * head.width]);
-        for (int r = 0; r < ROWS; ++r) {
-            for (std::int64_t d = 0; d < head.width; ++d) out[(i + r) * head.width + d] /= totals[r];
-        }
+        for (int r = 0; r < kRows; ++r)
+            for (int64_t d = 0; d < head.width; ++d) out[(i + r) * head.width + d] /= totals[r];
     }
     head.write(out, y, C);
 }
@@ -152,33 +147,33 @@ template <class Number>
 inline void backward_head(const AttentionShape& shape, const Number* qkv, float slope, const float* logsumexp,
                           const Number* grad_y, Number* grad_qkv) {
     const Head head(shape);
-    const std::int64_t C = shape.H * shape.D;
+    const int64_t C = shape.H * shape.D;
     const float scale = 1 / std::sqrt(static_cast<float>(head.D));
     auto q = head.zeros(), k = head.zeros(), v = head.zeros(), keys = head.zeros(), values = head.zeros();
     auto grad_out = head.zeros(), grad_q = head.zeros(), grad_k = head.zeros(), grad_v = head.zeros();
-    std::vector<float> p(ROWS * head.rows), grad_p(ROWS * head.rows);
+    std::vector<float> p(kRows * head.rows), grad_p(kRows * head.rows);
     head.read(qkv, 3 * C, q, scale);
     head.read(qkv + C, 3 * C, k);
     head.read(qkv + 2 * C, 3 * C, v);
     head.read(grad_y, C, grad_out);
     head.transpose(k, keys);
     head.transpose(v, values);
-    for (std::int64_t i = 0; i < head.T; i += ROWS) {
-        const std::int64_t n = round_up(std::min(i + ROWS, head.T), LANES);
+    for (int64_t i = 0; i < head.T; i += kRows) {
+        const int64_t n = round_up(std::min(i + kRows, head.T), kLanes);
         multiply_columns(&q[i * head.width], head.width, keys.data(), head.rows, head.D, n, p.data(), head.rows);
         multiply_columns(&grad_out[i * head.width], head.width, values.data(), head.rows, head.D, n, grad_p.data(), head.rows);
-        for (int r = 0; r < ROWS; ++r) {
+        for (int r = 0; r < kRows; ++r) {
             float *p_row = &p[r * head.rows], *grad_row = &grad_p[r * head.rows];
             add_bias(p_row, i + r, n, slope);
             const float normaliser = i + r < head.T ? logsumexp[i + r] : INFINITY;  // p = 0 behind the end
             Vector products = {};
-            for (std::int64_t j = 0; j < n; j += LANES) {
+            for (int64_t j = 0; j < n; j += kLanes) {
                 const Vector weights = exp(load(p_row + j) - normaliser);
                 store(p_row + j, weights);
                 products += weights * load(grad_row + j);
             }
-            const float mean = sum(products);  // of the gradients of p, weighted with p
-            for (std::int64_t j = 0; j < n; j += LANES) {  // from here on the gradients of the scores
+            const float mean = sum(products);          // of the gradients of p, weighted with p
+            for (int64_t j = 0; j < n; j += kLanes) {  // from here on the gradients of the scores
                 store(grad_row + j, load(p_row + j) * (load(grad_row + j) - mean));
             }
         }
@@ -211,10 +206,10 @@ FOR_EVERY_CPU void backward_one(const AttentionShape& shape, const BFloat16* qkv
 
 // Where head `head` of B * H begins in qkv, in y and in logsumexp.
 struct Place {
-    std::int64_t h, in_qkv, in_y, in_logsumexp;
+    int64_t h, in_qkv, in_y, in_logsumexp;
 
-    Place(const AttentionShape& shape, std::int64_t head) : h(head % shape.H), in_logsumexp(head * shape.T) {
-        const std::int64_t C = shape.H * shape.D, first_row = head / shape.H * shape.T;
+    Place(const AttentionShape& shape, int64_t head) : h(head % shape.H), in_logsumexp(head * shape.T) {
+        const int64_t C = shape.H * shape.D, first_row = head / shape.H * shape.T;
         in_qkv = first_row * 3 * C + h * shape.D;
         in_y = first_row * C + h * shape.D;
     }
@@ -225,7 +220,7 @@ template <class Function>
 void for_each_head(const AttentionShape& shape, int num_threads, Function function) {
     std::atomic<bool> out_of_memory{false};  // an exception must not leave OpenMP's threads
 #pragma omp parallel for num_threads(num_threads) schedule(static)
-    for (std::int64_t head = 0; head < shape.B * shape.H; ++head) {
+    for (int64_t head = 0; head < shape.B * shape.H; ++head) {
         try {
             function(Place(shape, head));
         } catch (const std::bad_alloc&) {
@@ -249,8 +244,7 @@ template <class Number>
 void attention_backward(const AttentionShape& shape, const Number* qkv, const float* slopes, const float* logsumexp,
                         const Number* grad_y, Number* grad_qkv, int num_threads) {
     for_each_head(shape, num_threads, [&](const Place& at) {
-        backward_one(shape, qkv + at.in_qkv, slopes[at.h], logsumexp + at.in_logsumexp, grad_y + at.in_y,
-                     grad_qkv + at.in_qkv);
+        backward_one(shape, qkv + at.in_qkv, slopes[at.h], logsumexp + at.in_logsumexp, grad_y + at.in_y, grad_qkv + at.in_qkv);
     });
 }
 
@@ -258,7 +252,7 @@ template void attention_forward<float>(const AttentionShape&, const float*, cons
 template void attention_forward<BFloat16>(const AttentionShape&, const BFloat16*, const float*, BFloat16*, float*, int);
 template void attention_backward<float>(const AttentionShape&, const float*, const float*, const float*, const float*, float*,
                                         int);
-template void attention_backward<BFloat16>(const AttentionShape&, const BFloat16*, const float*, const float*,
-                                           const BFloat16*, BFloat16*, int);
+template void attention_backward<BFloat16>(const AttentionShape&, const BFloat16*, const float*, const float*, const BFloat16*,
+                                           BFloat16*, int);
 
 }  // namespace alilama

@@ -14,11 +14,11 @@ namespace alilama {
 
 // A float's upper half, as in torch.bfloat16.
 struct BFloat16 {
-    std::uint16_t bits;
+    uint16_t bits;
 };
 
 struct AttentionShape {
-    std::int64_t B, T, H, D;
+    int64_t B, T, H, D;
 };
 
 // qkv is (B, T, 3, H, D), slopes (H,), y (B, T, H, D), logsumexp (B, H, T).

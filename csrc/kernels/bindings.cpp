@@ -18,20 +18,20 @@ namespace py = pybind11;
 namespace alilama {
 namespace {
 
-static_assert(sizeof(BFloat16) == sizeof(std::uint16_t));
+static_assert(sizeof(BFloat16) == sizeof(uint16_t));
 
 template <class Element>
 using Array = py::array_t<Element, py::array::c_style>;
 
 // The numbers of an array that holds `size` of them. `Number` is float, or BFloat16 for arrays of uint16.
 template <class Number, class Element>
-const Number* numbers(const Array<Element>& array, std::int64_t size) {
+const Number* numbers(const Array<Element>& array, int64_t size) {
     if (array.size() != size) throw std::invalid_argument("an array of another size than the shapes ask for");
     return reinterpret_cast<const Number*>(array.data());
 }
 
 template <class Number, class Element>
-Number* numbers(Array<Element>& array, std::int64_t size) {
+Number* numbers(Array<Element>& array, int64_t size) {
     if (array.size() != size) throw std::invalid_argument("an array of another size than the shapes ask for");
     return reinterpret_cast<Number*>(array.mutable_data());
 }
@@ -43,8 +43,7 @@ AttentionShape shape_of(const Array<Element>& qkv) {
 }
 
 template <class Number, class Element>
-void forward(const Array<Element>& qkv, const Array<float>& slopes, Array<Element> y, Array<float> logsumexp,
-             int num_threads) {
+void forward(const Array<Element>& qkv, const Array<float>& slopes, Array<Element> y, Array<float> logsumexp, int num_threads) {
     const AttentionShape shape = shape_of(qkv);
     const auto [B, T, H, D] = shape;
     const Number* from = numbers<Number>(qkv, 3 * B * T * H * D);
@@ -73,22 +72,20 @@ void backward(const Array<Element>& qkv, const Array<float>& slopes, const Array
 using BlockArrays = std::tuple<Array<float>, Array<float>, Array<float>, Array<float>, Array<float>, Array<float>>;
 
 Decoder make_decoder(const Array<float>& embedding, const std::vector<BlockArrays>& blocks, const Array<float>& norm_f,
-                     const Array<float>& slopes, std::int64_t rows, std::int64_t longest, std::int64_t context) {
-    if (embedding.ndim() != 2 || blocks.empty() || std::get<4>(blocks[0]).ndim() != 2 || slopes.size() == 0) {
+                     const Array<float>& slopes, int64_t rows, int64_t longest, int64_t context) {
+    if (embedding.ndim() != 2 || blocks.empty() || std::get<4>(blocks[0]).ndim() != 2 || slopes.size() == 0)
         throw std::invalid_argument("a model without blocks, or matrices that are none");
-    }
-    const std::int64_t C = embedding.shape(1), H = slopes.size();
-    const ModelShape shape{embedding.shape(0), C, static_cast<std::int64_t>(blocks.size()), H, C / H,
-                           std::get<4>(blocks[0]).shape(0)};
-    constexpr std::int64_t MOST = std::numeric_limits<std::int32_t>::max() / 2;  // distances are 32 bits
-    if (C % H != 0 || rows < 1 || longest < 1 || context < 0 || context > MOST) {
+    const int64_t C = embedding.shape(1), H = slopes.size();
+    const ModelShape shape{
+        embedding.shape(0), C, static_cast<int64_t>(blocks.size()), H, C / H, std::get<4>(blocks[0]).shape(0)};
+    constexpr int64_t kMost = std::numeric_limits<int32_t>::max() / 2;  // distances are 32 bits
+    if (C % H != 0 || rows < 1 || longest < 1 || context < 0 || context > kMost)
         throw std::invalid_argument("heads, rows, a length or a context out of range");
-    }
-    const auto vector = [](const Array<float>& array, std::int64_t size) {
+    const auto vector = [](const Array<float>& array, int64_t size) {
         const float* first = numbers<float>(array, size);
         return std::vector<float>(first, first + size);
     };
-    const auto matrix = [](const Array<float>& array, std::int64_t outputs, std::int64_t inputs) {
+    const auto matrix = [](const Array<float>& array, int64_t outputs, int64_t inputs) {
         return PackedMatrix(numbers<float>(array, outputs * inputs), outputs, inputs);
     };
     std::vector<DecoderBlock> packed;
@@ -96,16 +93,17 @@ Decoder make_decoder(const Array<float>& embedding, const std::vector<BlockArray
         packed.push_back({vector(norm_1, C), matrix(Wqkv, 3 * C, C), matrix(out_proj, C, C), vector(norm_2, C),
                           matrix(up_proj, shape.hidden, C), matrix(down_proj, C, shape.hidden)});
     }
-    return Decoder(shape, embedding.data(), std::move(packed), numbers<float>(norm_f, C), slopes.data(), rows, longest, context);
+    return Decoder(shape, embedding.data(), std::move(packed), numbers<float>(norm_f, C), slopes.data(), rows, longest,
+                   context);
 }
 
-void read(Decoder& decoder, const Array<std::int64_t>& ids, const Array<std::int64_t>& rows, const Array<std::int64_t>& lengths,
+void read(Decoder& decoder, const Array<int64_t>& ids, const Array<int64_t>& rows, const Array<int64_t>& lengths,
           Array<float> logits, int num_threads) {
-    const std::int64_t n = rows.size();
-    const std::int64_t* length = numbers<std::int64_t>(lengths, n);
-    std::int64_t total = 0;
-    for (std::int64_t i = 0; i < n; ++i) total += length[i];
-    const std::int64_t* id = numbers<std::int64_t>(ids, total);
+    const int64_t n = rows.size();
+    const int64_t* length = numbers<int64_t>(lengths, n);
+    int64_t total = 0;
+    for (int64_t i = 0; i < n; ++i) total += length[i];
+    const int64_t* id = numbers<int64_t>(ids, total);
     float* to = numbers<float>(logits, n * decoder.shape().V);
     py::gil_scoped_release without_gil;
     decoder.read(id, rows.data(), length, n, to, num_threads);
@@ -120,9 +118,9 @@ PYBIND11_MODULE(_kernels, m) {
     const auto slopes = py::arg("slopes").noconvert(), logsumexp = py::arg("logsumexp").noconvert();
     const auto grad_qkv = py::arg("grad_qkv").noconvert(), threads = py::arg("num_threads");
     m.def("attention_forward", &forward<float, float>, qkv, slopes, y, logsumexp, threads);
-    m.def("attention_forward", &forward<BFloat16, std::uint16_t>, qkv, slopes, y, logsumexp, threads);
+    m.def("attention_forward", &forward<BFloat16, uint16_t>, qkv, slopes, y, logsumexp, threads);
     m.def("attention_backward", &backward<float, float>, qkv, slopes, logsumexp, grad_y, grad_qkv, threads);
-    m.def("attention_backward", &backward<BFloat16, std::uint16_t>, qkv, slopes, logsumexp, grad_y, grad_qkv, threads);
+    m.def("attention_backward", &backward<BFloat16, uint16_t>, qkv, slopes, logsumexp, grad_y, grad_qkv, threads);
     py::class_<Decoder>(m, "Decoder")
         .def(py::init(&make_decoder), py::arg("embedding"), py::arg("blocks"), py::arg("norm_f"), py::arg("slopes"),
              py::arg("rows"), py::arg("longest"), py::arg("context"))

@@ -13,11 +13,11 @@
 
 namespace alilama {
 
-constexpr int LANES = 16;  // floats in a vector; where the machine's are shorter, the compiler takes several
-using Vector = float __attribute__((vector_size(LANES * sizeof(float))));
-using IntVector = std::int32_t __attribute__((vector_size(LANES * sizeof(float))));
+constexpr int kLanes = 16;  // floats in a vector; where the machine's are shorter, the compiler takes several
+using Vector = float __attribute__((vector_size(kLanes * sizeof(float))));
+using IntVector = int32_t __attribute__((vector_size(kLanes * sizeof(float))));
 
-inline std::int64_t round_up(std::int64_t n, std::int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+inline int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
 inline Vector load(const float* from) {
     Vector v;
@@ -56,14 +56,14 @@ inline float sum(Vector v) {
 
 inline float maximum(Vector v) {
     float largest = v[0];
-    for (int lane = 1; lane < LANES; ++lane) largest = v[lane] > largest ? v[lane] : largest;
+    for (int lane = 1; lane < kLanes; ++lane) largest = v[lane] > largest ? v[lane] : largest;
     return largest;
 }
 
-// Puts e^(score - largest) in place of n scores, a multiple of LANES, and returns their sum.
-inline float exponentiate(float* scores, std::int64_t n, float largest) {
+// Puts e^(score - largest) in place of n scores, a multiple of kLanes, and returns their sum.
+inline float exponentiate(float* scores, int64_t n, float largest) {
     Vector total = {};
-    for (std::int64_t j = 0; j < n; j += LANES) {
+    for (int64_t j = 0; j < n; j += kLanes) {
         const Vector p = exp(load(scores + j) - largest);
         total += p;
         store(scores + j, p);

@@ -22,12 +22,6 @@ namespace py = pybind11;
 namespace alilama {
 namespace {
 
-Pattern parse_pattern(const std::string& name) {
-    if (name == "gpt4") return Pattern::kGpt4;
-    if (name == "gpt2") return Pattern::kGpt2;
-    throw std::invalid_argument("pattern " + name + " is not native: expected gpt4 or gpt2");
-}
-
 // The bytes of a Python bytes or str, which keeps its UTF-8 for the next time.
 std::string_view view(const py::object& text) {
     if (py::isinstance<py::bytes>(text)) return static_cast<std::string_view>(py::reinterpret_borrow<py::bytes>(text));
@@ -48,7 +42,7 @@ py::list split_pieces(const std::string& pattern_name, const py::bytes& text) {
     const auto* begin = reinterpret_cast<const uint8_t*>(bytes.data());
     std::vector<std::string_view> pieces;
     size_t at = 0;
-    for_each_piece(parse_pattern(pattern_name), begin, begin + bytes.size(), [&](const uint8_t*, size_t size) {
+    for_each_piece(find_pattern(pattern_name), begin, begin + bytes.size(), [&](const uint8_t*, size_t size) {
         pieces.push_back(bytes.substr(at, size));
         at += size;
     });
@@ -58,7 +52,7 @@ py::list split_pieces(const std::string& pattern_name, const py::bytes& text) {
 // Counts the pieces of a text, or of each document in it, cut at special tokens.
 void add_text(PieceCounter& counter, const std::string& pattern_name, const py::bytes& text,
               const std::vector<std::string>& special_tokens, bool has_documents) {
-    const Pattern pattern = parse_pattern(pattern_name);
+    const Pattern& pattern = find_pattern(pattern_name);
     const std::string_view bytes = view(text);
     const py::gil_scoped_release unlocked;
     for (const std::string_view document : has_documents ? split_documents(bytes) : std::vector{bytes})
@@ -110,7 +104,7 @@ public:
 
     // Encodes `text`; see Encoder::encode.
     template <class Id>
-    Id* encode(Pattern pattern, std::string_view text, Id* out) {
+    Id* encode(const Pattern& pattern, std::string_view text, Id* out) {
         return with_cache<Id>([&](PieceCache<Id>& cache) { return encoder.encode(pattern, text, cache, out); });
     }
 
@@ -148,7 +142,7 @@ std::unique_ptr<SharedEncoder> make_encoder(const std::vector<py::bytes>& tokens
 }
 
 py::object encode_to_list(SharedEncoder& shared, const std::string& pattern_name, const py::object& text) {
-    const Pattern pattern = parse_pattern(pattern_name);
+    const Pattern& pattern = find_pattern(pattern_name);
     const std::string_view bytes = view(text);
     return shared.with_id_type([&](auto id) -> py::object {
         using Id = decltype(id);
@@ -169,7 +163,7 @@ py::array ids_array(size_t size, Write&& write) {
 }
 
 py::array encode_to_numpy(SharedEncoder& shared, const std::string& pattern_name, const py::object& text) {
-    const Pattern pattern = parse_pattern(pattern_name);
+    const Pattern& pattern = find_pattern(pattern_name);
     const std::string_view bytes = view(text);
     return shared.with_id_type([&](auto id) {
         return ids_array<decltype(id)>(bytes.size(), [&](auto* out) { return shared.encode(pattern, bytes, out); });
@@ -196,7 +190,7 @@ py::array encode_pieces(SharedEncoder& shared, const std::vector<py::bytes>& pie
 // too unless `continues`. Empty documents are left out. Returns (ids, tokens of each part, bytes of each part).
 py::tuple encode_documents(SharedEncoder& shared, const std::string& pattern_name, const py::bytes& text, TokenId eot_id,
                            bool continues) {
-    const Pattern pattern = parse_pattern(pattern_name);
+    const Pattern& pattern = find_pattern(pattern_name);
     const std::string_view bytes = view(text);
     std::vector<int64_t> part_tokens, part_bytes;
     const auto encode_all = [&](auto* out) {
@@ -255,8 +249,8 @@ py::bytes decode_to_bytes(const SharedEncoder& shared, const py::object& ids) { 
 
 py::str decode_to_str(const SharedEncoder& shared, const py::object& ids, const std::string& errors) {
     const std::string text = decode(shared, ids);
-    auto result = py::reinterpret_steal<py::str>(
-        PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()), errors.c_str()));
+    auto result =
+        py::reinterpret_steal<py::str>(PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()), errors.c_str()));
     if (!result) throw py::error_already_set();
     return result;
 }
@@ -266,11 +260,19 @@ py::str decode_to_str(const SharedEncoder& shared, const py::object& ids, const 
 PYBIND11_MODULE(_bpe, m) {
     m.doc() = "Byte-level BPE: cutting, counting, learning and applying merges. Texts are bytes.";
 
+    py::dict patterns;  // the native ones: expressions by name
+    for (const Pattern& pattern : kPatterns) patterns[py::str(pattern.name)] = py::str(pattern.expression);
+    m.attr("PATTERNS") = patterns;
+
     m.def("split_documents", [](const py::bytes& text) { return to_bytes_list(split_documents(view(text))); });
     m.def("split_at_tokens", [](const py::bytes& text, const std::vector<std::string>& tokens) {
         return to_bytes_list(split_at_tokens(view(text), tokens));
     });
-    m.def("find_cut", [](const py::bytes& text) { return find_cut(view(text)); });
+    m.def(
+        "find_cut",
+        [](const py::bytes& text, const std::string& pattern) { return find_pattern(pattern).find_cut(view(text)); },
+        py::arg("text"), py::arg("pattern"));
+    m.def("cuts_documents", [](const std::string& pattern) { return find_pattern(pattern).find_cut != &find_document_cut; });
     m.def("find_document_cut", [](const py::bytes& text) { return find_document_cut(view(text)); });
     m.def("split_pieces", &split_pieces, py::arg("pattern"), py::arg("text"));
 

@@ -7,6 +7,26 @@
 
 namespace alilama {
 
+void PieceCounter::add_text(const Pattern& pattern, std::string_view text) {
+    const auto* begin = reinterpret_cast<const uint8_t*>(text.data());
+    for_each_piece(pattern, begin, begin + text.size(), [&](const uint8_t* p, size_t size) {
+        if (size <= PieceKey::kMaxShort) {
+            add_short(short_key(p, size), 1);
+        } else {
+            add_long(p, size, 1);
+        }
+    });
+}
+
+void PieceCounter::add_piece(std::string_view piece, int64_t count) {
+    if (piece.empty()) return;
+    if (piece.size() > PieceKey::kMaxShort)
+        return add_long(reinterpret_cast<const uint8_t*>(piece.data()), piece.size(), count);
+    uint8_t bytes[16] = {};
+    std::memcpy(bytes, piece.data(), piece.size());
+    add_short(short_key(bytes, piece.size()), count);
+}
+
 inline void PieceCounter::add_short(const PieceKey& key, int64_t count) {
     const size_t mask = slots_.size() - 1;
     for (size_t i = key.hash() >> (64 - bits_);; i = (i + 1) & mask) {
@@ -57,25 +77,6 @@ void PieceCounter::grow() {
         while (!slots_[i].key.empty()) i = (i + 1) & mask;
         slots_[i] = slot;
     }
-}
-
-void PieceCounter::add_piece(std::string_view piece, int64_t count) {
-    if (piece.empty()) return;
-    if (piece.size() > PieceKey::kMaxShort) return add_long(reinterpret_cast<const uint8_t*>(piece.data()), piece.size(), count);
-    uint8_t bytes[16] = {};
-    std::memcpy(bytes, piece.data(), piece.size());
-    add_short(short_key(bytes, piece.size()), count);
-}
-
-void PieceCounter::add_text(Pattern pattern, std::string_view text) {
-    const auto* begin = reinterpret_cast<const uint8_t*>(text.data());
-    for_each_piece(pattern, begin, begin + text.size(), [&](const uint8_t* p, size_t size) {
-        if (size <= PieceKey::kMaxShort) {
-            add_short(short_key(p, size), 1);
-        } else {
-            add_long(p, size, 1);
-        }
-    });
 }
 
 void PieceCounter::merge(PieceCounter& other) {

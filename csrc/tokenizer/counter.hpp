@@ -20,7 +20,7 @@ public:
     PieceCounter() : slots_(size_t{1} << kFirstBits) {}
 
     // Counts the pieces of `text`, cut by `pattern`. O(size).
-    void add_text(Pattern pattern, std::string_view text);
+    void add_text(const Pattern& pattern, std::string_view text);
     // Counts one piece that was cut elsewhere; an empty one is none.
     void add_piece(std::string_view piece, int64_t count = 1);
     // Takes over the counts of `other`, which is empty afterwards.

@@ -69,9 +69,8 @@ std::vector<std::string_view> split_at_tokens(std::string_view text, const std::
     return stretches;
 }
 
-// A piece that holds a letter or a number ends before any white space, and before any character of another class, and
-// what follows does not look back. Separators have neither white space inside nor characters beyond ASCII.
-size_t find_cut(std::string_view text) {
+// Separators have neither white space inside nor characters beyond ASCII.
+size_t find_word_cut(std::string_view text) {
     const auto* begin = reinterpret_cast<const uint8_t*>(text.data());
     const auto* end = begin + text.size();
     constexpr size_t kLongestChar = 4;

@@ -17,12 +17,14 @@ std::vector<std::string_view> split_documents(std::string_view text);
 // begin together the longest. O(size * tokens).
 std::vector<std::string_view> split_at_tokens(std::string_view text, const std::vector<std::string>& tokens);
 
-// Largest position at which a text that goes on after `text` may be cut so that no piece of either native pattern, no
-// character and no separator crosses the cut; 0 if there is none. The part after the cut then begins with the end of
-// the document's last line rather than with its own first one. O(1) on ordinary text, O(size) at worst.
-size_t find_cut(std::string_view text);
+// Largest position at which a text that goes on after `text` may be cut so that no piece, no character and no separator
+// crosses the cut; 0 if there is none. The part after the cut then begins with the end of the document's last line rather
+// than with its own first one. It cuts after a letter or a number, before white space or a character beyond ASCII that is
+// neither: right for a pattern whose pieces with a letter or a number all end there, and whose next piece does not depend
+// on what was before. O(1) on ordinary text, O(size) at worst.
+size_t find_word_cut(std::string_view text);
 
-// The same, with cuts only behind a separator: right for any pattern. O(size).
+// The same, with cuts only after a separator: right for any pattern. O(size).
 size_t find_document_cut(std::string_view text);
 
 }  // namespace alilama

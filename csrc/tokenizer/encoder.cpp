@@ -30,36 +30,11 @@ Encoder::Encoder(const Vocabulary& vocabulary) : byte_ids_(vocabulary.byte_ids),
         const auto [left, right, result] = merges_[rank];
         if (bytes_of(result) != bytes_of(left) + bytes_of(right))
             throw std::invalid_argument("merge " + std::to_string(rank) + " joins ids " + std::to_string(left) + " and " +
-                                        std::to_string(right) + ", but their bytes are not those of " +
-                                        std::to_string(result));
+                                        std::to_string(right) + ", but their bytes are not those of " + std::to_string(result));
         if (rank_by_pair_.find_or_insert(left, right, static_cast<uint32_t>(rank)) != rank)
             throw std::invalid_argument("merge " + std::to_string(rank) + " joins the same pair as an earlier one");
     }
     for (const TokenId id : vocabulary.whole_pieces) whole_pieces_.emplace(bytes_of(id), id);
-}
-
-template <class Id>
-std::string Encoder::decode(const Id* ids, size_t size) const {
-    std::string text(6 * size + kCopied, '\0');  // a guess that rarely has to grow
-    size_t used = 0;
-    for (size_t i = 0; i < size; ++i) {
-        const auto id = static_cast<uint64_t>(ids[i]);
-        const size_t token_size = id < num_ids() ? size_of(static_cast<TokenId>(id)) : 0;
-        if (token_size == 0)
-            throw std::out_of_range("id " + std::to_string(ids[i]) + " at position " + std::to_string(i) +
-                                    " is no token: ids go from 0 to " + std::to_string(num_ids() - 1));
-        const size_t room = std::max(token_size, kCopied);
-        if (text.size() - used < room) text.resize(text.size() + text.size() / 2 + room);
-        const char* const token = &bytes_[offsets_[id]];
-        if (token_size <= kCopied) {
-            std::memcpy(&text[used], token, kCopied);  // of a fixed size, so it is one instruction
-        } else {
-            std::memcpy(&text[used], token, token_size);
-        }
-        used += token_size;
-    }
-    text.resize(used);
-    return text;
 }
 
 constexpr size_t kLongPiece = 64;
@@ -136,7 +111,7 @@ Id* Encoder::encode_piece(std::string_view piece, Id* out) const {
 }
 
 template <class Id>
-Id* Encoder::encode(Pattern pattern, std::string_view text, PieceCache<Id>& cache, Id* out) const {
+Id* Encoder::encode(const Pattern& pattern, std::string_view text, PieceCache<Id>& cache, Id* out) const {
     using Short = typename PieceCache<Id>::Short;
     using Long = typename PieceCache<Id>::Long;
     static_assert(sizeof(Short::ids) <= kSlack * sizeof(Id));
@@ -185,8 +160,32 @@ Id* Encoder::encode(Pattern pattern, std::string_view text, PieceCache<Id>& cach
     return out;
 }
 
-template uint16_t* Encoder::encode(Pattern, std::string_view, PieceCache<uint16_t>&, uint16_t*) const;
-template uint32_t* Encoder::encode(Pattern, std::string_view, PieceCache<uint32_t>&, uint32_t*) const;
+template <class Id>
+std::string Encoder::decode(const Id* ids, size_t size) const {
+    std::string text(6 * size + kCopied, '\0');  // a guess that rarely has to grow
+    size_t used = 0;
+    for (size_t i = 0; i < size; ++i) {
+        const auto id = static_cast<uint64_t>(ids[i]);
+        const size_t token_size = id < num_ids() ? size_of(static_cast<TokenId>(id)) : 0;
+        if (token_size == 0)
+            throw std::out_of_range("id " + std::to_string(ids[i]) + " at position " + std::to_string(i) +
+                                    " is no token: ids go from 0 to " + std::to_string(num_ids() - 1));
+        const size_t room = std::max(token_size, kCopied);
+        if (text.size() - used < room) text.resize(text.size() + text.size() / 2 + room);
+        const char* const token = &bytes_[offsets_[id]];
+        if (token_size <= kCopied) {
+            std::memcpy(&text[used], token, kCopied);  // of a fixed size, so it is one instruction
+        } else {
+            std::memcpy(&text[used], token, token_size);
+        }
+        used += token_size;
+    }
+    text.resize(used);
+    return text;
+}
+
+template uint16_t* Encoder::encode(const Pattern&, std::string_view, PieceCache<uint16_t>&, uint16_t*) const;
+template uint32_t* Encoder::encode(const Pattern&, std::string_view, PieceCache<uint32_t>&, uint32_t*) const;
 template uint16_t* Encoder::encode_piece(std::string_view, uint16_t*) const;
 template uint32_t* Encoder::encode_piece(std::string_view, uint32_t*) const;
 template std::string Encoder::decode(const uint16_t*, size_t) const;

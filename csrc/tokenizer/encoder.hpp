@@ -74,7 +74,7 @@ public:
     // returns the end of the ids. O(size) where pieces repeat, O(size log longest piece) at worst. Id is uint16_t or
     // uint32_t and must hold every id.
     template <class Id>
-    Id* encode(Pattern pattern, std::string_view text, PieceCache<Id>& cache, Id* out) const;
+    Id* encode(const Pattern& pattern, std::string_view text, PieceCache<Id>& cache, Id* out) const;
 
     // The same for one piece that was cut elsewhere.
     template <class Id>
@@ -100,7 +100,7 @@ private:
     std::vector<Merge> merges_;
     PairMap rank_by_pair_;  // a merge's rank is its place in merges_
     std::unordered_map<std::string, TokenId> whole_pieces_;
-    std::string bytes_;  // of all tokens, one behind the other, and kCopied more
+    std::string bytes_;              // of all tokens, one behind the other, and kCopied more
     std::vector<uint32_t> offsets_;  // where each id's begin, and the end
 };
 

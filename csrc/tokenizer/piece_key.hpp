@@ -28,11 +28,22 @@ struct PieceKey {
 
 // Key of a piece of 1 to 15 bytes; 16 bytes are read.
 inline PieceKey short_key(const uint8_t* p, size_t size) {
-    static constexpr uint64_t kMasks[16][2] = {
-        {0, 0}, {~0ull >> 56, 0}, {~0ull >> 48, 0}, {~0ull >> 40, 0},
-        {~0ull >> 32, 0}, {~0ull >> 24, 0}, {~0ull >> 16, 0}, {~0ull >> 8, 0},
-        {~0ull, 0}, {~0ull, ~0ull >> 56}, {~0ull, ~0ull >> 48}, {~0ull, ~0ull >> 40},
-        {~0ull, ~0ull >> 32}, {~0ull, ~0ull >> 24}, {~0ull, ~0ull >> 16}, {~0ull, ~0ull >> 8}};
+    static constexpr uint64_t kMasks[16][2] = {{0, 0},
+                                               {~0ull >> 56, 0},
+                                               {~0ull >> 48, 0},
+                                               {~0ull >> 40, 0},
+                                               {~0ull >> 32, 0},
+                                               {~0ull >> 24, 0},
+                                               {~0ull >> 16, 0},
+                                               {~0ull >> 8, 0},
+                                               {~0ull, 0},
+                                               {~0ull, ~0ull >> 56},
+                                               {~0ull, ~0ull >> 48},
+                                               {~0ull, ~0ull >> 40},
+                                               {~0ull, ~0ull >> 32},
+                                               {~0ull, ~0ull >> 24},
+                                               {~0ull, ~0ull >> 16},
+                                               {~0ull, ~0ull >> 8}};
     uint64_t words[2];
     std::memcpy(words, p, 16);
     return {words[0] & kMasks[size][0], (words[1] & kMasks[size][1]) | uint64_t{size} << 56};

@@ -1,6 +1,10 @@
 #include "pretokenizer.hpp"
 
+#include <stdexcept>
+#include <string>
+
 #include "ascii_block.hpp"
+#include "documents.hpp"
 
 namespace alilama {
 namespace {
@@ -39,9 +43,13 @@ int contraction_size(const uint8_t* p, const uint8_t* end, bool ignore_case) {
         return ignore_case && p[i] >= 'A' && p[i] <= 'Z' ? static_cast<uint8_t>(p[i] | 0x20) : p[i];
     };
     switch (at(1)) {
-        case 's': case 'd': case 'm': case 't': return 2;
+        case 's':
+        case 'd':
+        case 'm':
+        case 't': return 2;
         case 'l': return at(2) == 'l' ? 3 : 0;
-        case 'v': case 'r': return at(2) == 'e' ? 3 : 0;
+        case 'v':
+        case 'r': return at(2) == 'e' ? 3 : 0;
         case 0xC5: return ignore_case && at(2) == 0xBF ? 3 : 0;
         default: return 0;
     }
@@ -95,10 +103,11 @@ const uint8_t* gpt2_piece_end(const uint8_t* p, const uint8_t* end) {
 
 // ---- 64 bytes at a time ----
 
-// A block of ASCII as words of bits. `x << 1` is "behind an x", `x >> 1` is "before an x". Adding to a run of bits its
-// lowest one clears the run and sets the bit behind it.
+// A block of ASCII as words of bits. `x << 1` is "after an x", `x >> 1` is "before an x". Adding to a run of bits its
+// lowest one clears the run and sets the bit after it.
 struct Classes {
-    uint64_t letter, number, other, space, newline, blank;
+    uint64_t letter, number, other, space, newline, blank, apostrophe;
+    uint64_t last_of_space;  // the last of each run of white space that something else follows
 };
 
 // The first of each run of bits.
@@ -110,8 +119,7 @@ struct Contractions {
     uint64_t behind = 0;      // letters behind them, which they cut off
 };
 
-Contractions find_contractions(uint64_t apostrophes, const uint8_t* p, const uint8_t* end, bool ignore_case,
-                               uint64_t letter) {
+Contractions find_contractions(uint64_t apostrophes, const uint8_t* p, const uint8_t* end, bool ignore_case, uint64_t letter) {
     Contractions found;
     for (; apostrophes; apostrophes &= apostrophes - 1) {
         const int i = lowest_bit(apostrophes);
@@ -147,31 +155,26 @@ uint64_t white_space_starts(uint64_t space, uint64_t newline) {
     return starts;
 }
 
-// `last_of_space`: the last of each run of white space, if it is no newline and something else follows.
-uint64_t gpt4_starts(const Classes& c, uint64_t last_of_space, uint64_t apostrophe, const uint8_t* p, const uint8_t* end) {
+uint64_t gpt4_starts(const Classes& c, const uint8_t* p, const uint8_t* end) {
     const uint64_t behind_other = c.newline & c.other << 1;
     const uint64_t taken = c.newline & ~(c.newline + behind_other);  // newlines that belong to what they follow
     const uint64_t space = c.space & ~taken;
     const uint64_t other_starts = run_starts(c.other) & ~(c.blank << 1);
     const uint64_t prefix = (other_starts | (space & ~c.newline)) & c.letter >> 1;
-    return white_space_starts(space, c.newline & ~taken) | last_of_space | other_starts | number_starts(c.number) |
-           (run_starts(c.letter) & ~(prefix << 1)) |
-           find_contractions(apostrophe & prefix, p, end, true, c.letter).behind;
+    return white_space_starts(space, c.newline & ~taken) | (c.last_of_space & ~c.newline) | other_starts |
+           number_starts(c.number) | (run_starts(c.letter) & ~(prefix << 1)) |
+           find_contractions(c.apostrophe & prefix, p, end, true, c.letter).behind;
 }
 
-uint64_t gpt2_starts(const Classes& c, uint64_t last_of_space, uint64_t apostrophe, const uint8_t* p, const uint8_t* end) {
+uint64_t gpt2_starts(const Classes& c, const uint8_t* p, const uint8_t* end) {
     const uint64_t words = (run_starts(c.letter) | run_starts(c.number) | run_starts(c.other)) & ~(c.blank << 1);
-    const Contractions contractions = find_contractions(apostrophe & words & c.letter >> 1, p, end, false, c.letter);
-    return run_starts(c.space) | last_of_space | (words & ~(contractions.apostrophe << 1)) | contractions.behind;
+    const Contractions contractions = find_contractions(c.apostrophe & words & c.letter >> 1, p, end, false, c.letter);
+    return run_starts(c.space) | c.last_of_space | (words & ~(contractions.apostrophe << 1)) | contractions.behind;
 }
 
-}  // namespace
-
-const uint8_t* piece_end(Pattern pattern, const uint8_t* p, const uint8_t* end) {
-    return pattern == Pattern::kGpt4 ? gpt4_piece_end(p, end) : gpt2_piece_end(p, end);
-}
-
-uint64_t piece_ends(Pattern pattern, const uint8_t* p, const uint8_t* end) {
+// Pattern::piece_ends from where pieces start by the characters of a block.
+template <uint64_t (*starts_of)(const Classes&, const uint8_t* p, const uint8_t* end)>
+uint64_t piece_ends(const uint8_t* p, const uint8_t* end) {
     const AsciiBlock block = read_ascii_block(p);
     uint64_t known = ~uint64_t{0};  // the bytes that the answer rests on
     const bool at_end = end - p < AsciiBlock::kSize && (block.beyond & low_bits(static_cast<int>(end - p))) == 0;
@@ -180,20 +183,35 @@ uint64_t piece_ends(Pattern pattern, const uint8_t* p, const uint8_t* end) {
     } else if (block.beyond) {
         known = (block.beyond & (~block.beyond + 1)) - 1;
     }
-    const Classes c = {block.letter & known, block.number & known, block.other() & known,
-                       block.space & known,  block.newline & known, block.blank & known};
-    const uint64_t last = known ^ known >> 1;
-    const uint64_t before_other = c.space & ~(c.space >> 1) & ~last;  // the last of each run of white space
-    uint64_t starts = pattern == Pattern::kGpt4
-                          ? gpt4_starts(c, before_other & ~c.newline, block.apostrophe, p, end)
-                          : gpt2_starts(c, before_other, block.apostrophe, p, end);
+    const uint64_t last = known ^ known >> 1, space = block.space & known;
+    const Classes c = {block.letter & known,  block.number & known, block.other() & known,    space,
+                       block.newline & known, block.blank & known,  block.apostrophe & known, space & ~(space >> 1) & ~last};
+    uint64_t starts = starts_of(c, p, end);
     if (at_end) {
         starts |= last << 1;
-    } else if (c.space & last) {  // white space that may go on: nothing is certain behind its beginning
-        const uint64_t no_space = known & ~c.space;
+    } else if (space & last) {  // white space that may go on: nothing is certain after its beginning
+        const uint64_t no_space = known & ~space;
         starts &= no_space ? known & ((uint64_t{2} << highest_bit(no_space) << 1) - 1) : 0;
     }
     return starts & ~uint64_t{1} & (known | last << 1);
+}
+
+}  // namespace
+
+const std::vector<Pattern> kPatterns = {
+    {"gpt4", R"('(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+)",
+     gpt4_piece_end, piece_ends<gpt4_starts>, find_word_cut},
+    {"gpt2", R"('(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)", gpt2_piece_end,
+     piece_ends<gpt2_starts>, find_word_cut},
+};
+
+const Pattern& find_pattern(std::string_view name) {
+    std::string names;
+    for (const Pattern& pattern : kPatterns) {
+        if (pattern.name == name) return pattern;
+        names += (names.empty() ? "" : ", ") + std::string(pattern.name);
+    }
+    throw std::invalid_argument("pattern " + std::string(name) + " is not native: expected one of " + names);
 }
 
 }  // namespace alilama

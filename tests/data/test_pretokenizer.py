@@ -1,7 +1,8 @@
-"""The pieces of the two native patterns are those that the `regex` package finds with the same pattern."""
+"""The pieces of the native patterns are those that the `regex` package finds with the same pattern."""
 
 import itertools
 import random
+from functools import partial
 
 import pytest
 import regex
@@ -12,7 +13,7 @@ from oracles import PATTERN_STRINGS, examples, mixed_bytes, mixed_text
 from alilama import _bpe
 from alilama.data.tokenizer import PATTERNS
 
-NATIVE = sorted(PATTERN_STRINGS)
+NATIVE = sorted(PATTERNS)
 COMPILED = {name: regex.compile(string) for name, string in PATTERN_STRINGS.items()}
 
 # Where one character more or less changes the piece.
@@ -130,6 +131,12 @@ def assert_pieces_are_those_of_regex(name: str, text: bytes):
 
 def test_patterns_are_those_of_the_design():
     assert PATTERNS == PATTERN_STRINGS
+
+
+def test_a_pattern_that_is_not_in_the_table_is_refused():
+    for cut in (partial(_bpe.split_pieces, "gpt5"), partial(_bpe.find_cut, pattern="gpt5")):
+        with pytest.raises(ValueError, match="pattern gpt5 is not native: expected one of gpt4, gpt2"):
+            cut(b"text")
 
 
 @pytest.mark.parametrize("name", NATIVE)

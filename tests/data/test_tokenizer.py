@@ -41,7 +41,8 @@ from alilama.data.tokenizer import Tokenizer
 EOT = "<|endoftext|>"
 LETTERS_AND_REST = r"\p{L}+|\p{N}|[^\p{L}\p{N}]+"  # a pattern that is not native and leaves no gaps
 WITH_GAPS = r"[a-z]+(?= )|\d\d"
-PATTERNS = ["gpt4", "gpt2", LETTERS_AND_REST, WITH_GAPS, WHOLE]
+NATIVE = sorted(PATTERN_STRINGS)
+PATTERNS = [*NATIVE, LETTERS_AND_REST, WITH_GAPS, WHOLE]
 TEXT = mixed_text(seed=1, num_words=20_000)
 SPECIAL_TOKENS = (EOT, "<|user|>", "<|user|>!", "[PAD]", "den grå ulv", "€")
 
@@ -88,7 +89,7 @@ def tiktoken_of(tok: Tokenizer, pattern: str) -> tiktoken.Encoding:
     )
 
 
-@pytest.fixture(scope="module", params=["gpt4", "gpt2", LETTERS_AND_REST])
+@pytest.fixture(scope="module", params=[*NATIVE, LETTERS_AND_REST])
 def tok(request) -> Tokenizer:
     return Tokenizer.train_from_iterator([TEXT], 1500, pattern=request.param)
 
@@ -145,7 +146,7 @@ def test_merges_are_those_of_a_naive_bpe_on_prose(pattern):
     assert tok.merges == naive_merges(cut(pattern, text.encode()), 250)
 
 
-@pytest.mark.parametrize("name", ["gpt4", "gpt2"])
+@pytest.mark.parametrize("name", NATIVE)
 def test_tokens_are_those_that_rustbpe_learns(name):
     texts = [mixed_text(seed, num_words=10_000) for seed in (6, 7, 8)]
     other = rustbpe.Tokenizer()
@@ -201,7 +202,7 @@ TROUBLE = [
 SEPARATING = ["\n<|endoftext|>\n", "<|endoftext|>", "<|endoftext|>\r\n", "<|end", "oftext|>"]
 
 
-@pytest.mark.parametrize("pattern", ["gpt4", "gpt2", LETTERS_AND_REST])
+@pytest.mark.parametrize("pattern", [*NATIVE, LETTERS_AND_REST])
 @settings(examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     parts=st.lists(st.sampled_from(TROUBLE + SEPARATING), min_size=1, max_size=60),
@@ -281,7 +282,7 @@ def test_a_very_long_piece_or_line_can_be_learned_from(tmp_path):
         (b"!!\n\xff<|endoftext|>\n??", [b"!!\n\xff", b"\n??"]),
     ],
 )
-@pytest.mark.parametrize("pattern", ["gpt4", "gpt2", WHOLE])
+@pytest.mark.parametrize("pattern", [*NATIVE, WHOLE])
 def test_documents_are_cut_at_separator_lines_and_at_special_tokens(data, documents, pattern, tmp_path):
     path = tmp_path / "text.txt"
     path.write_bytes(data)
@@ -322,7 +323,7 @@ def test_files_are_documents_too(tmp_path):
     assert train_fully(train_files(str(joined))).merges == expected
 
 
-@pytest.mark.parametrize("pattern", ["gpt4", "gpt2", LETTERS_AND_REST])
+@pytest.mark.parametrize("pattern", [*NATIVE, LETTERS_AND_REST])
 @examples(80)
 @given(parts=st.lists(st.sampled_from([*SPECIAL_TOKENS, "<|user", "user", "|>", "!", " ", "den grå", "PAD"]), max_size=20))
 def test_special_tokens_cut_the_text_and_are_never_counted(pattern, parts):
@@ -406,7 +407,7 @@ def test_pieces_of_every_length_are_merged_lowest_rank_first_and_leftmost(size):
     rng = random.Random(size)
     for alphabet, number in (("a", 6), ("ab", 12), ("abc", 40)):
         tok = Tokenizer.train_from_iterator(["".join(random.Random(3).choices(alphabet, k=900))], 257 + number, pattern=WHOLE)
-        for pattern in ("gpt4", "gpt2", WHOLE):
+        for pattern in (*NATIVE, WHOLE):
             same = Tokenizer(tok.merges, pattern=pattern)
             for _ in range(1 if size > 100 else 3):
                 text = "".join(rng.choices(alphabet, k=size))
@@ -445,7 +446,7 @@ def test_encoding_of_troublesome_text_is_that_of_tiktoken(parts):
 
 @cache
 def troubled() -> list[tuple[Tokenizer, tiktoken.Encoding]]:
-    trained = [Tokenizer.train_from_iterator([TEXT, "".join(TROUBLE * 5)], 800, pattern=name) for name in ("gpt4", "gpt2")]
+    trained = [Tokenizer.train_from_iterator([TEXT, "".join(TROUBLE * 5)], 800, pattern=name) for name in NATIVE]
     return [(tok, tiktoken_of(tok, tok.pattern)) for tok in trained]
 
 
@@ -533,7 +534,7 @@ def test_encode_to_numpy_is_encode_ordinary(tok):
 
 
 @pytest.mark.parametrize("vocab_size, dtype", [(65_535, "uint16"), (65_536, "uint16"), (65_537, "uint32"), (65_793, "uint32")])
-@pytest.mark.parametrize("pattern", ["gpt4", "gpt2", WHOLE])
+@pytest.mark.parametrize("pattern", [*NATIVE, WHOLE])
 def test_ids_are_16_bits_up_to_65536_tokens_and_32_above(vocab_size, dtype, pattern):
     merges = sorted(itertools.product(range(256), repeat=2), key=lambda pair: pair == (122, 122))  # "zz" last
     merges = [*merges[: vocab_size - 258], (122, 122)]
@@ -693,7 +694,7 @@ def test_numbers_that_are_no_ids_are_refused_not_rounded(ids):
 # ---- other patterns ----
 
 
-@pytest.mark.parametrize("name", ["gpt4", "gpt2"])
+@pytest.mark.parametrize("name", NATIVE)
 def test_a_pattern_string_cuts_as_the_native_pattern_of_its_name(name):
     native = Tokenizer.train_from_iterator([TEXT], 900, pattern=name)
     by_string = Tokenizer.train_from_iterator([TEXT], 900, pattern=PATTERN_STRINGS[name])
@@ -1107,7 +1108,7 @@ def minbpe_model(merges, special_tokens=(), pattern=PATTERN_STRINGS["gpt4"]) -> 
     return "\n".join(["minbpe v1", pattern, str(len(special)), *special, *(f"{left} {right}" for left, right in merges)]) + "\n"
 
 
-@pytest.mark.parametrize("name", ["gpt4", "gpt2", r"\w+|\W+"])
+@pytest.mark.parametrize("name", [*NATIVE, r"\w+|\W+"])
 @pytest.mark.parametrize("special_tokens", [(), (EOT,), ("<|user|>", EOT), ("<|user|>",)])
 def test_a_minbpe_model_encodes_as_it_did(name, special_tokens, tmp_path):
     pattern = PATTERN_STRINGS.get(name, name)

@@ -58,7 +58,7 @@ public:
         for (const char byte : take(bound <= 256 ? 1 : 2)) number = number << 8 | static_cast<uint8_t>(byte);
         return number % bound;
     }
-    Pattern pattern() { return number(2) == 0 ? Pattern::kGpt4 : Pattern::kGpt2; }
+    const Pattern& pattern() { return kPatterns[number(kPatterns.size())]; }
 
 private:
     std::string_view bytes_;
@@ -71,14 +71,180 @@ using Counts = std::map<std::string, int64_t>;
 
 const uint8_t* begin_of(std::string_view text) { return reinterpret_cast<const uint8_t*>(text.data()); }
 
-Pieces naive_pieces(Pattern pattern, std::string_view text) {
-    const uint8_t *p = begin_of(text), *const end = p + text.size();
+// A character of a text.
+struct Character {
+    CharClass cls;
+    std::string_view bytes;
+};
+
+// One item of a regular expression: a character of a set, so many times.
+struct Item {
+    std::string classes, chars;  // of the set: L, N, s and S, and characters that stand for themselves
+    bool is_negated = false, ignores_case = false;
+    size_t least = 1, most = 1;
+    bool is_possessive = false;  // gives back nothing that it took
+    bool is_unwanted = false;    // (?!x): takes nothing, and must not match
+
+    bool has(const Character& character) const {
+        bool found = false;
+        for (const char cls : classes) {
+            if (cls == 'L') found |= character.cls == CharClass::kLetter;
+            if (cls == 'N') found |= character.cls == CharClass::kNumber;
+            if (cls == 's') found |= character.cls == CharClass::kSpace;
+            if (cls == 'S') found |= character.cls != CharClass::kSpace;
+        }
+        const bool is_long_s = ignores_case && character.bytes == "\xC5\xBF";
+        if (character.bytes.size() == 1 || is_long_s) {
+            char c = is_long_s ? 's' : character.bytes[0];
+            if (ignores_case && c >= 'A' && c <= 'Z') c = static_cast<char>(c | 0x20);
+            found |= chars.find(c) != std::string::npos;
+        }
+        return found != is_negated;
+    }
+};
+
+// A regular expression, as far as patterns need it: a plain way to the pieces, from its text alone. Groups are written
+// out as alternatives: a(b|c) is ab|ac.
+class Expression {
+public:
+    explicit Expression(std::string_view text) : rest_(text), alternatives_(parse_alternatives(false)) {}
+
+    // Where the first alternative that matches the text at `begin` ends; `begin` if none does.
+    size_t match(const std::vector<Character>& text, size_t begin) const {
+        for (const Alternative& alternative : alternatives_)
+            if (const size_t end = match(alternative, 0, text, begin); end != kNone) return end;
+        return begin;
+    }
+
+private:
+    using Alternative = std::vector<Item>;
+    static constexpr size_t kNone = SIZE_MAX;
+
+    bool skip(std::string_view expected) {
+        if (rest_.substr(0, expected.size()) != expected) return false;
+        rest_.remove_prefix(expected.size());
+        return true;
+    }
+
+    char next() {
+        require(!rest_.empty(), "an expression is complete");
+        const char c = rest_[0];
+        rest_.remove_prefix(1);
+        return c;
+    }
+
+    std::vector<Alternative> parse_alternatives(bool ignores_case) {
+        std::vector<Alternative> done, open(1);
+        while (!rest_.empty() && rest_[0] != ')') {
+            std::vector<Alternative> parts;
+            if (skip("|")) {
+                done.insert(done.end(), open.begin(), open.end());
+                open.assign(1, {});
+                continue;
+            } else if (skip("(?i:")) {
+                parts = parse_alternatives(true);
+                require(skip(")"), "a group ends");
+            } else if (skip("(?:")) {
+                parts = parse_alternatives(ignores_case);
+                require(skip(")"), "a group ends");
+            } else {
+                parts = {{parse_item(ignores_case)}};
+            }
+            std::vector<Alternative> longer;
+            for (const Alternative& first : open) {
+                for (const Alternative& second : parts) {
+                    longer.push_back(first);
+                    longer.back().insert(longer.back().end(), second.begin(), second.end());
+                }
+            }
+            open = longer;
+        }
+        done.insert(done.end(), open.begin(), open.end());
+        return done;
+    }
+
+    Item parse_item(bool ignores_case) {
+        Item item;
+        item.ignores_case = ignores_case;
+        item.is_unwanted = skip("(?!");
+        if (skip("[")) {
+            item.is_negated = skip("^");
+            while (!skip("]")) parse_member(item);
+        } else {
+            parse_member(item);
+        }
+        if (item.is_unwanted) {
+            require(skip(")"), "a look ahead is at one character");
+        } else if (skip("?")) {
+            item.least = 0;
+        } else if (skip("*")) {
+            item.least = 0;
+            item.most = kNone;
+        } else if (skip("+")) {
+            item.most = kNone;
+        } else if (skip("{")) {
+            item.least = static_cast<size_t>(next() - '0');
+            require(skip(","), "a number of times is {m,n}");
+            item.most = static_cast<size_t>(next() - '0');
+            require(skip("}"), "a number of times is {m,n}");
+        }
+        item.is_possessive = !item.is_unwanted && (item.least != 1 || item.most != 1) && skip("+");
+        return item;
+    }
+
+    void parse_member(Item& item) {
+        if (skip("\\p{L}"))
+            item.classes += 'L';
+        else if (skip("\\p{N}"))
+            item.classes += 'N';
+        else if (skip("\\s"))
+            item.classes += 's';
+        else if (skip("\\S"))
+            item.classes += 'S';
+        else if (skip("\\r"))
+            item.chars += '\r';
+        else if (skip("\\n"))
+            item.chars += '\n';
+        else
+            item.chars += next();
+    }
+
+    // Where the items from `first` on end when they match the text at `begin`, kNone if they do not.
+    size_t match(const Alternative& items, size_t first, const std::vector<Character>& text, size_t begin) const {
+        if (first == items.size()) return begin;
+        const Item& item = items[first];
+        if (item.is_unwanted)
+            return begin < text.size() && item.has(text[begin]) ? kNone : match(items, first + 1, text, begin);
+        size_t count = 0;
+        while (count < item.most && begin + count < text.size() && item.has(text[begin + count])) ++count;
+        for (; count >= item.least; --count) {  // the more the better
+            if (const size_t end = match(items, first + 1, text, begin + count); end != kNone) return end;
+            if (count == 0 || item.is_possessive) break;
+        }
+        return kNone;
+    }
+
+    std::string_view rest_;
+    std::vector<Alternative> alternatives_;
+};
+
+Pieces naive_pieces(const Pattern& pattern, std::string_view text) {
+    static std::map<const Pattern*, Expression> expressions;
+    const Expression& expression = expressions.try_emplace(&pattern, pattern.expression).first->second;
+    std::vector<Character> characters;
+    for (size_t i = 0; i < text.size(); i += characters.back().bytes.size()) {
+        const Char c = read_char(begin_of(text) + i, begin_of(text) + text.size());
+        characters.push_back({c.cls, text.substr(i, c.size)});
+    }
     Pieces pieces;
-    while (p < end) {
-        const uint8_t* next = piece_end(pattern, p, end);
-        require(p < next && next <= end, "a piece has at least one byte and ends in the text");
-        pieces.push_back({reinterpret_cast<const char*>(p), static_cast<size_t>(next - p)});
-        p = next;
+    size_t at = 0;
+    for (size_t i = 0; i < characters.size();) {
+        const size_t end = expression.match(characters, i);
+        require(end > i, "an expression matches every text");
+        size_t size = 0;
+        for (; i < end; ++i) size += characters[i].bytes.size();
+        pieces.push_back(text.substr(at, size));
+        at += size;
     }
     return pieces;
 }
@@ -183,12 +349,18 @@ private:
 
 // ---- s: pieces, documents and cuts ----
 
-void try_pieces(Pattern pattern, std::string_view text) {
+void try_pieces(const Pattern& pattern, std::string_view text) {
     const Pieces expected = naive_pieces(pattern, text);
+    const uint8_t *p = begin_of(text), *const end = p + text.size();
+    for (const std::string_view piece : expected) {
+        const uint8_t* const piece_end = pattern.piece_end(p, end);
+        require(piece_end == p + piece.size(), "a piece found character by character is that of the expression");
+        p = piece_end;
+    }
     size_t i = 0;
     for_each_piece(pattern, begin_of(text), begin_of(text) + text.size(), [&](const uint8_t* p, size_t size) {
         require(i < expected.size() && size == expected[i].size() && std::memcmp(p, expected[i].data(), size) == 0,
-                "pieces by blocks are those found character by character");
+                "pieces found by blocks are those of the expression");
         ++i;
     });
     require(i == expected.size(), "the pieces are the text");
@@ -199,47 +371,52 @@ void try_ends(std::string_view text, size_t known) {
     const size_t begin = known < 32 ? 0 : known - 32;
     for (size_t end = begin; end <= known; ++end) {
         const Exact part(text.substr(begin, end - begin));
-        try_pieces(Pattern::kGpt4, part);
-        try_pieces(Pattern::kGpt2, part);
+        for (const Pattern& pattern : kPatterns) try_pieces(pattern, part);
     }
 }
 
-bool joins(Pattern pattern, std::string_view left, std::string_view right, std::string_view whole) {
+bool joins(const Pattern& pattern, std::string_view left, std::string_view right, std::string_view whole) {
     Pieces pieces = naive_pieces(pattern, left);
     const Pieces behind = naive_pieces(pattern, right);
     pieces.insert(pieces.end(), behind.begin(), behind.end());
     return pieces == naive_pieces(pattern, whole);
 }
 
-void try_cuts(std::string_view text, size_t known) {
+void try_cut(const Pattern& pattern, std::string_view text, size_t known) {
     const Exact begin(text.substr(0, known));
     const auto whole = split_documents(text);
-    const size_t cut = find_cut(begin);
+    const size_t cut = pattern.find_cut(begin);
     require(cut <= known, "a cut lies in the text");
     const Exact left(text.substr(0, cut)), right(text.substr(cut));
     auto left_documents = split_documents(left);
     const auto right_documents = split_documents(right);
     const size_t shared = left_documents.size() - 1;
     require(shared < whole.size(), "no separator comes from a cut");
-    for (const Pattern pattern : {Pattern::kGpt4, Pattern::kGpt2}) {
-        require(joins(pattern, left, right, text), "no piece crosses a cut");
-        require(joins(pattern, left_documents.back(), right_documents.front(), whole[shared]), "nor in its document");
-    }
+    require(joins(pattern, left, right, text), "no piece crosses a cut");
+    require(joins(pattern, left_documents.back(), right_documents.front(), whole[shared]), "nor in its document");
     left_documents.pop_back();
     left_documents.push_back(whole[shared]);
     left_documents.insert(left_documents.end(), right_documents.begin() + 1, right_documents.end());
     require(left_documents == whole, "no separator crosses a cut");
+}
 
-    const size_t document_cut = find_document_cut(begin);
-    require(document_cut <= known, "a cut between documents lies in the text");
-    if (document_cut == 0) return;
-    const Exact before(text.substr(0, document_cut)), after(text.substr(document_cut));
+void try_document_cut(std::string_view text, size_t known) {
+    const Exact begin(text.substr(0, known));
+    const size_t cut = find_document_cut(begin);
+    require(cut <= known, "a cut between documents lies in the text");
+    if (cut == 0) return;
+    const Exact before(text.substr(0, cut)), after(text.substr(cut));
     auto documents = split_documents(before);
-    require(documents.back().empty(), "a cut between documents is behind a separator");
+    require(documents.back().empty(), "a cut between documents is after a separator");
     documents.pop_back();
-    const auto behind = split_documents(after);
-    documents.insert(documents.end(), behind.begin(), behind.end());
-    require(documents == whole, "a cut between documents keeps the documents");
+    const auto later = split_documents(after);
+    documents.insert(documents.end(), later.begin(), later.end());
+    require(documents == split_documents(text), "a cut between documents keeps the documents");
+}
+
+void try_cuts(std::string_view text, size_t known) {
+    for (const Pattern& pattern : kPatterns) try_cut(pattern, text, known);
+    try_document_cut(text, known);
 }
 
 void try_split(Input input) {
@@ -249,8 +426,7 @@ void try_split(Input input) {
         if (std::string token(input.take(1 + input.number(8))); !token.empty()) tokens.push_back(token);
     const Exact bytes(input.rest());
     const std::string_view text = bytes;
-    try_pieces(Pattern::kGpt4, text);
-    try_pieces(Pattern::kGpt2, text);
+    for (const Pattern& pattern : kPatterns) try_pieces(pattern, text);
     const auto documents = split_documents(text);
     const auto expected = naive_documents(text);
     require(std::equal(documents.begin(), documents.end(), expected.begin(), expected.end()), "documents are cut by lines");
@@ -259,7 +435,7 @@ void try_split(Input input) {
     try_ends(text, known);
     try_cuts(text, known);
     const size_t separator = text.find("<|endoftext|>", known);
-    if (separator != std::string_view::npos)  // a text that ends behind one, or with half a line end
+    if (separator != std::string_view::npos)  // a text that ends after one, or with half a line end
         try_cuts(text, std::min(separator + 13 + place % 3, text.size()));
 }
 
@@ -285,15 +461,17 @@ void try_drop(PieceCounter& counter, PieceCounter& same, size_t limit) {
     for (const auto& [piece, count] : before) {
         const auto found = kept.find(piece);
         require(found == kept.end() || found->second == count, "a piece that is kept keeps its count");
-        if (found == kept.end()) most_dropped = std::max(most_dropped, count);
-        else least_kept = std::min(least_kept, count);
+        if (found == kept.end())
+            most_dropped = std::max(most_dropped, count);
+        else
+            least_kept = std::min(least_kept, count);
     }
     require(most_dropped <= least_kept, "the rarest are dropped");
     require(same.drop_rarest(limit) == dropped && counts_of(same) == kept, "what is dropped does not depend on the order");
 }
 
 void try_train(Input input) {
-    const Pattern pattern = input.pattern();
+    const Pattern& pattern = input.pattern();
     std::vector<PieceCounter> parts(1 + input.number(3));
     const size_t num_merges = input.number(256), kept = input.number(256);
     const Exact text(input.rest());
@@ -332,8 +510,10 @@ void try_decode(const Encoder& encoder, const Vocabulary& vocabulary, const std:
     bool valid = true;
     for (const Id id : ids) {
         const auto place = static_cast<uint64_t>(id);
-        if (place < vocabulary.tokens.size() && !vocabulary.tokens[place].empty()) expected += vocabulary.tokens[place];
-        else valid = false;
+        if (place < vocabulary.tokens.size() && !vocabulary.tokens[place].empty())
+            expected += vocabulary.tokens[place];
+        else
+            valid = false;
     }
     try {
         const std::string text = encoder.decode(ids.data(), ids.size());
@@ -345,7 +525,7 @@ void try_decode(const Encoder& encoder, const Vocabulary& vocabulary, const std:
 }
 
 template <class Id>
-void try_encode(const Encoder& encoder, const Vocabulary& vocabulary, Pattern pattern, std::string_view text) {
+void try_encode(const Encoder& encoder, const Vocabulary& vocabulary, const Pattern& pattern, std::string_view text) {
     const NaiveEncoder naive(vocabulary);
     std::vector<Id> expected;
     size_t naive_bytes = 0;
@@ -404,7 +584,7 @@ std::vector<int64_t> odd_ids(Input& input, size_t num_ids) {
 }
 
 void try_tokenizer(Input input) {
-    const Pattern pattern = input.pattern();
+    const Pattern& pattern = input.pattern();
     const bool wide = input.number(2) == 1;
     const size_t num_merges = input.number(256), shift = input.number(1000);
     const size_t num_ids = wide && input.number(64) == 63 ? 70'000 : 0;  // some beyond 16 bits
@@ -423,14 +603,16 @@ void try_tokenizer(Input input) {
         for (const int64_t id : ids) try_decode<int64_t>(encoder, vocabulary, std::vector<int64_t>{id});
     }
     const Exact text(input.rest());
-    if (wide) try_encode<uint32_t>(encoder, vocabulary, pattern, text);
-    else try_encode<uint16_t>(encoder, vocabulary, pattern, text);
+    if (wide)
+        try_encode<uint32_t>(encoder, vocabulary, pattern, text);
+    else
+        try_encode<uint16_t>(encoder, vocabulary, pattern, text);
 }
 
 // ---- v: an arbitrary vocabulary ----
 
 void try_vocabulary(Input input) {
-    const Pattern pattern = input.pattern();
+    const Pattern& pattern = input.pattern();
     Vocabulary vocabulary = learned_vocabulary({}, 0, 0);
     const auto any_id = [&] {  // now and then none
         const size_t id = input.number(vocabulary.tokens.size() + 2);
