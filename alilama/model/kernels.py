@@ -77,7 +77,7 @@ def to_numpy(x: torch.Tensor):
 
 # ---- cached decoding; see csrc/kernels/decoder.hpp ----
 
-# The architecture that the decoder computes: a block's weights in the order in which it takes them.
+# The weights of a block of the architecture that the decoder computes.
 DECODER_BLOCK = ("norm_1", "attn.Wqkv", "attn.out_proj", "norm_2", "ffn.up_proj", "ffn.down_proj")
 
 
@@ -89,7 +89,7 @@ def make_decoder(weights: dict[str, torch.Tensor], blocks: int, slopes: torch.Te
 
     return _kernels.Decoder(
         array("wte"),
-        [tuple(array(f"blocks.{block}.{name}") for name in DECODER_BLOCK) for block in range(blocks)],
+        [{name: array(f"blocks.{block}.{name}") for name in DECODER_BLOCK} for block in range(blocks)],
         array("norm_f"),
         slopes.contiguous().numpy(),
         rows,

@@ -14,25 +14,25 @@ namespace {
 
 constexpr int kRows = 4;  // queries that are computed together
 
-inline float to_float(float x) { return x; }
+INLINE float to_float(float x) { return x; }
 
-inline float to_float(BFloat16 x) {
+INLINE float to_float(BFloat16 x) {
     const uint32_t bits = uint32_t{x.bits} << 16;
     float value;
     std::memcpy(&value, &bits, sizeof value);
     return value;
 }
 
-inline void from_float(float value, float& to) { to = value; }
+INLINE void from_float(float value, float& to) { to = value; }
 
-inline void from_float(float value, BFloat16& to) {  // to the nearest, ties to even
+INLINE void from_float(float value, BFloat16& to) {  // to the nearest, ties to even
     uint32_t bits;
     std::memcpy(&bits, &value, sizeof bits);
     to.bits = value != value ? 0x7fc0 : static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
 
 // out[r][j] = sum_d x[r][d] * columns[d][j] for kRows rows of x, (kRows, x_stride), and j < n, a multiple of kLanes.
-inline void multiply_columns(const float* x, int64_t x_stride, const float* columns, int64_t column_stride, int64_t D,
+INLINE void multiply_columns(const float* x, int64_t x_stride, const float* columns, int64_t column_stride, int64_t D,
                              int64_t n, float* out, int64_t out_stride) {
     for (int64_t j = 0; j < n; j += kLanes) {
         Vector total[kRows] = {};
@@ -45,7 +45,7 @@ inline void multiply_columns(const float* x, int64_t x_stride, const float* colu
 }
 
 // out[r][d] = sum_j weights[r][j] * rows[j][d] for kRows rows of weights, j < n, and d < width, a multiple of kLanes.
-inline void multiply_rows(const float* weights, int64_t weight_stride, const float* rows, int64_t n, int64_t width,
+INLINE void multiply_rows(const float* weights, int64_t weight_stride, const float* rows, int64_t n, int64_t width,
                           float* out) {
     for (int64_t d = 0; d < width; d += kLanes) {
         Vector total[kRows] = {};
@@ -58,7 +58,7 @@ inline void multiply_rows(const float* weights, int64_t weight_stride, const flo
 }
 
 // sums[j][d] += sum_r weights[r][j] * x[r][d] for kRows rows of weights and x, j < n, and d < width, a multiple of kLanes.
-inline void add_outer(const float* weights, int64_t weight_stride, const float* x, int64_t n, int64_t width, float* sums) {
+INLINE void add_outer(const float* weights, int64_t weight_stride, const float* x, int64_t n, int64_t width, float* sums) {
     for (int64_t d = 0; d < width; d += kLanes) {
         Vector row[kRows];
         for (int r = 0; r < kRows; ++r) row[r] = load(x + r * width + d);
@@ -100,18 +100,17 @@ struct Head {
 };
 
 // Adds -slope * (i - j) to the first n of the scores of query i, and makes those of the future too small to count.
-inline void add_bias(float* scores, int64_t i, int64_t n, float slope) {
-    Vector lanes;
-    for (int lane = 0; lane < kLanes; ++lane) lanes[lane] = static_cast<float>(lane);
+INLINE void add_bias(float* scores, int64_t i, int64_t n, float slope) {
+    const Vector lanes = __builtin_convertvector(lane_indices(), Vector);
     for (int64_t j = 0; j < n; j += kLanes) {
         const Vector distance = static_cast<float>(i - j) - lanes;
-        const Vector biased = load(scores + j) - slope * distance;
+        const Vector biased = with_bias(load(scores + j), slope, distance);
         store(scores + j, distance < 0.0f ? Vector{} - INFINITY : biased);
     }
 }
 
 template <class Number>
-inline void forward_head(const AttentionShape& shape, const Number* qkv, float slope, Number* y, float* logsumexp) {
+INLINE void forward_head(const AttentionShape& shape, const Number* qkv, float slope, Number* y, float* logsumexp) {
     const Head head(shape);
     const int64_t C = shape.H * shape.D;
     auto q = head.zeros(), k = head.zeros(), v = head.zeros(), keys = head.zeros(), out = head.zeros();
@@ -128,10 +127,7 @@ inline void forward_head(const AttentionShape& shape, const Number* qkv, float s
             float* row = &scores[r * head.rows];
             add_bias(row, i + r, n, slope);
             Vector largest = load(row);
-            for (int64_t j = kLanes; j < n; j += kLanes) {
-                const Vector next = load(row + j);
-                largest = next > largest ? next : largest;
-            }
+            for (int64_t j = kLanes; j < n; j += kLanes) largest = larger(load(row + j), largest);
             const float top = maximum(largest);
             totals[r] = exponentiate(row, n, top);
             if (i + r < head.T) logsumexp[i + r] = top + std::log(totals[r]);
@@ -144,7 +140,7 @@ inline void forward_head(const AttentionShape& shape, const Number* qkv, float s
 }
 
 template <class Number>
-inline void backward_head(const AttentionShape& shape, const Number* qkv, float slope, const float* logsumexp,
+INLINE void backward_head(const AttentionShape& shape, const Number* qkv, float slope, const float* logsumexp,
                           const Number* grad_y, Number* grad_qkv) {
     const Head head(shape);
     const int64_t C = shape.H * shape.D;
@@ -165,7 +161,7 @@ inline void backward_head(const AttentionShape& shape, const Number* qkv, float 
         for (int r = 0; r < kRows; ++r) {
             float *p_row = &p[r * head.rows], *grad_row = &grad_p[r * head.rows];
             add_bias(p_row, i + r, n, slope);
-            const float normaliser = i + r < head.T ? logsumexp[i + r] : INFINITY;  // p = 0 behind the end
+            const float normaliser = i + r < head.T ? logsumexp[i + r] : INFINITY;  // p = 0 after the end
             Vector products = {};
             for (int64_t j = 0; j < n; j += kLanes) {
                 const Vector weights = exp(load(p_row + j) - normaliser);

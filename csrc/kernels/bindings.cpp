@@ -5,8 +5,9 @@
 #include <pybind11/stl.h>
 
 #include <limits>
+#include <map>
 #include <stdexcept>
-#include <tuple>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -23,22 +24,30 @@ static_assert(sizeof(BFloat16) == sizeof(uint16_t));
 template <class Element>
 using Array = py::array_t<Element, py::array::c_style>;
 
-// The numbers of an array that holds `size` of them. `Number` is float, or BFloat16 for arrays of uint16.
+// Throws std::invalid_argument unless the array called `name` holds `size` numbers.
+template <class Element>
+void check_size(const Array<Element>& array, int64_t size, const char* name) {
+    if (array.size() != size)
+        throw std::invalid_argument(std::string(name) + " holds " + std::to_string(array.size()) +
+                                    " numbers; the shapes of the others ask for " + std::to_string(size));
+}
+
+// The numbers of the array called `name`, which holds `size` of them. `Number` is float, or BFloat16 for arrays of uint16.
 template <class Number, class Element>
-const Number* numbers(const Array<Element>& array, int64_t size) {
-    if (array.size() != size) throw std::invalid_argument("an array of another size than the shapes ask for");
+const Number* numbers(const Array<Element>& array, int64_t size, const char* name) {
+    check_size(array, size, name);
     return reinterpret_cast<const Number*>(array.data());
 }
 
 template <class Number, class Element>
-Number* numbers(Array<Element>& array, int64_t size) {
-    if (array.size() != size) throw std::invalid_argument("an array of another size than the shapes ask for");
+Number* numbers(Array<Element>& array, int64_t size, const char* name) {
+    check_size(array, size, name);
     return reinterpret_cast<Number*>(array.mutable_data());
 }
 
 template <class Element>
 AttentionShape shape_of(const Array<Element>& qkv) {
-    if (qkv.ndim() != 5 || qkv.shape(2) != 3) throw std::invalid_argument("qkv is not of shape (B, T, 3, H, D)");
+    if (qkv.ndim() != 5 || qkv.shape(2) != 3) throw std::invalid_argument("qkv has another shape than (B, T, 3, H, D)");
     return {qkv.shape(0), qkv.shape(1), qkv.shape(3), qkv.shape(4)};
 }
 
@@ -46,10 +55,10 @@ template <class Number, class Element>
 void forward(const Array<Element>& qkv, const Array<float>& slopes, Array<Element> y, Array<float> logsumexp, int num_threads) {
     const AttentionShape shape = shape_of(qkv);
     const auto [B, T, H, D] = shape;
-    const Number* from = numbers<Number>(qkv, 3 * B * T * H * D);
-    const float* slope = numbers<float>(slopes, H);
-    Number* to = numbers<Number>(y, B * T * H * D);
-    float* lse = numbers<float>(logsumexp, B * H * T);
+    const Number* from = numbers<Number>(qkv, 3 * B * T * H * D, "qkv");
+    const float* slope = numbers<float>(slopes, H, "slopes");
+    Number* to = numbers<Number>(y, B * T * H * D, "y");
+    float* lse = numbers<float>(logsumexp, B * H * T, "logsumexp");
     py::gil_scoped_release without_gil;
     attention_forward(shape, from, slope, to, lse, num_threads);
 }
@@ -59,52 +68,67 @@ void backward(const Array<Element>& qkv, const Array<float>& slopes, const Array
               const Array<Element>& grad_y, Array<Element> grad_qkv, int num_threads) {
     const AttentionShape shape = shape_of(qkv);
     const auto [B, T, H, D] = shape;
-    const Number* from = numbers<Number>(qkv, 3 * B * T * H * D);
-    const float* slope = numbers<float>(slopes, H);
-    const float* lse = numbers<float>(logsumexp, B * H * T);
-    const Number* grad = numbers<Number>(grad_y, B * T * H * D);
-    Number* to = numbers<Number>(grad_qkv, 3 * B * T * H * D);
+    const Number* from = numbers<Number>(qkv, 3 * B * T * H * D, "qkv");
+    const float* slope = numbers<float>(slopes, H, "slopes");
+    const float* lse = numbers<float>(logsumexp, B * H * T, "logsumexp");
+    const Number* grad = numbers<Number>(grad_y, B * T * H * D, "grad_y");
+    Number* to = numbers<Number>(grad_qkv, 3 * B * T * H * D, "grad_qkv");
     py::gil_scoped_release without_gil;
     attention_backward(shape, from, slope, lse, grad, to, num_threads);
 }
 
-// norm_1, Wqkv, out_proj, norm_2, up_proj and down_proj of a block.
-using BlockArrays = std::tuple<Array<float>, Array<float>, Array<float>, Array<float>, Array<float>, Array<float>>;
+// The weights of a block by their names in alilama/model/model.py.
+using BlockArrays = std::map<std::string, Array<float>>;
+
+const Array<float>& weight(const BlockArrays& block, const char* name) {
+    const auto found = block.find(name);
+    if (found == block.end()) throw std::invalid_argument(std::string("a block has no weight ") + name);
+    return found->second;
+}
 
 Decoder make_decoder(const Array<float>& embedding, const std::vector<BlockArrays>& blocks, const Array<float>& norm_f,
                      const Array<float>& slopes, int64_t rows, int64_t longest, int64_t context) {
-    if (embedding.ndim() != 2 || blocks.empty() || std::get<4>(blocks[0]).ndim() != 2 || slopes.size() == 0)
-        throw std::invalid_argument("a model without blocks, or matrices that are none");
-    const int64_t C = embedding.shape(1), H = slopes.size();
-    const ModelShape shape{
-        embedding.shape(0), C, static_cast<int64_t>(blocks.size()), H, C / H, std::get<4>(blocks[0]).shape(0)};
+    if (embedding.ndim() != 2) throw std::invalid_argument("the embedding is not a matrix");
+    if (blocks.empty() || slopes.size() == 0) throw std::invalid_argument("there are no blocks, or no heads");
+    if (weight(blocks[0], "ffn.up_proj").ndim() != 2) throw std::invalid_argument("ffn.up_proj is not a matrix");
+    ModelShape shape;
+    shape.V = embedding.shape(0);
+    shape.C = embedding.shape(1);
+    shape.blocks = static_cast<int64_t>(blocks.size());
+    shape.H = slopes.size();
+    shape.D = shape.C / shape.H;
+    shape.hidden = weight(blocks[0], "ffn.up_proj").shape(0);
     constexpr int64_t kMost = std::numeric_limits<int32_t>::max() / 2;  // distances are 32 bits
-    if (C % H != 0 || rows < 1 || longest < 1 || context < 0 || context > kMost)
-        throw std::invalid_argument("heads, rows, a length or a context out of range");
-    const auto vector = [](const Array<float>& array, int64_t size) {
-        const float* first = numbers<float>(array, size);
+    if (shape.C % shape.H != 0) throw std::invalid_argument(std::to_string(shape.H) + " heads do not divide d_model");
+    if (rows < 1 || longest < 1 || context < 0 || context > kMost)
+        throw std::invalid_argument("rows = " + std::to_string(rows) + ", longest = " + std::to_string(longest) +
+                                    ", context = " + std::to_string(context) + ": expected at least 1, 1 and 0");
+    const int64_t C = shape.C, hidden = shape.hidden;
+    const auto vector = [](const BlockArrays& block, const char* name, int64_t size) {
+        const float* first = numbers<float>(weight(block, name), size, name);
         return std::vector<float>(first, first + size);
     };
-    const auto matrix = [](const Array<float>& array, int64_t outputs, int64_t inputs) {
-        return PackedMatrix(numbers<float>(array, outputs * inputs), outputs, inputs);
+    const auto matrix = [](const BlockArrays& block, const char* name, int64_t outputs, int64_t inputs) {
+        return PackedMatrix(numbers<float>(weight(block, name), outputs * inputs, name), outputs, inputs);
     };
     std::vector<DecoderBlock> packed;
-    for (const auto& [norm_1, Wqkv, out_proj, norm_2, up_proj, down_proj] : blocks) {
-        packed.push_back({vector(norm_1, C), matrix(Wqkv, 3 * C, C), matrix(out_proj, C, C), vector(norm_2, C),
-                          matrix(up_proj, shape.hidden, C), matrix(down_proj, C, shape.hidden)});
+    for (const BlockArrays& block : blocks) {
+        packed.push_back({vector(block, "norm_1", C), matrix(block, "attn.Wqkv", 3 * C, C),
+                          matrix(block, "attn.out_proj", C, C), vector(block, "norm_2", C),
+                          matrix(block, "ffn.up_proj", hidden, C), matrix(block, "ffn.down_proj", C, hidden)});
     }
-    return Decoder(shape, embedding.data(), std::move(packed), numbers<float>(norm_f, C), slopes.data(), rows, longest,
+    return Decoder(shape, embedding.data(), std::move(packed), numbers<float>(norm_f, C, "norm_f"), slopes.data(), rows, longest,
                    context);
 }
 
 void read(Decoder& decoder, const Array<int64_t>& ids, const Array<int64_t>& rows, const Array<int64_t>& lengths,
           Array<float> logits, int num_threads) {
     const int64_t n = rows.size();
-    const int64_t* length = numbers<int64_t>(lengths, n);
+    const int64_t* length = numbers<int64_t>(lengths, n, "lengths");
     int64_t total = 0;
     for (int64_t i = 0; i < n; ++i) total += length[i];
-    const int64_t* id = numbers<int64_t>(ids, total);
-    float* to = numbers<float>(logits, n * decoder.shape().V);
+    const int64_t* id = numbers<int64_t>(ids, total, "ids");
+    float* to = numbers<float>(logits, n * decoder.shape().V, "logits");
     py::gil_scoped_release without_gil;
     decoder.read(id, rows.data(), length, n, to, num_threads);
 }

@@ -17,7 +17,7 @@ constexpr int kPanels = 4;  // that one token meets at once
 enum class Then { kStore, kAdd, kGelu };  // what becomes of a product: y = Wx, y += Wx, y = gelu(Wx)
 
 // x (1 + erf(x / sqrt 2)) / 2 with erf to 1.5e-7 (Abramowitz and Stegun 1964, 7.1.26).
-inline Vector gelu(Vector x) {
+INLINE Vector gelu(Vector x) {
     const Vector z = (x < 0.0f ? -x : x) * 0.707106781f;
     const Vector t = 1.0f / (1.0f + 0.3275911f * z);
     const Vector p = t * (0.254829592f + t * (-0.284496736f + t * (1.421413741f + t * (-1.453152027f + t * 1.061405429f))));
@@ -26,7 +26,7 @@ inline Vector gelu(Vector x) {
 }
 
 template <Then then>
-inline void finish(Vector product, float* y, int64_t lanes) {
+INLINE void finish(Vector product, float* y, int64_t lanes) {
     if (then == Then::kGelu) product = gelu(product);
     if (lanes == kLanes) {
         store(y, then == Then::kAdd ? load(y) + product : product);
@@ -37,7 +37,7 @@ inline void finish(Vector product, float* y, int64_t lanes) {
 
 // `tokens` rows of x, (tokens, inputs), with `panels` panels of a matrix, from `panel` on.
 template <Then then, int tokens, int panels>
-inline void multiply_tile(const PackedMatrix& matrix, int64_t panel, const float* x, float* y) {
+INLINE void multiply_tile(const PackedMatrix& matrix, int64_t panel, const float* x, float* y) {
     const int64_t inputs = matrix.inputs(), outputs = matrix.outputs();
     const float* weights = matrix.panel(panel);
     Vector total[tokens][panels] = {};
@@ -57,14 +57,14 @@ inline void multiply_tile(const PackedMatrix& matrix, int64_t panel, const float
 
 // The same for any number of panels, `together` of them at once where there are enough.
 template <Then then, int tokens, int together>
-inline void multiply_tiles(const PackedMatrix& matrix, int64_t panel, int64_t panels, const float* x, float* y) {
+INLINE void multiply_tiles(const PackedMatrix& matrix, int64_t panel, int64_t panels, const float* x, float* y) {
     const int64_t end = panel + panels;
     for (; panel + together <= end; panel += together) multiply_tile<then, tokens, together>(matrix, panel, x, y);
     for (; panel < end; ++panel) multiply_tile<then, tokens, 1>(matrix, panel, x, y);
 }
 
 template <Then then>
-inline void multiply_panels(const PackedMatrix& matrix, int64_t panel, int64_t panels, const float* x, int64_t tokens,
+INLINE void multiply_panels(const PackedMatrix& matrix, int64_t panel, int64_t panels, const float* x, int64_t tokens,
                             float* y) {
     for (; tokens >= kTokens; tokens -= kTokens, x += kTokens * matrix.inputs(), y += kTokens * matrix.outputs())
         multiply_tiles<then, kTokens, 1>(matrix, panel, panels, x, y);
@@ -114,16 +114,15 @@ void layer_norm_together(const std::vector<float>& x, const std::vector<float>& 
 // What a query sees: slot s of a cache holds the newest of the row's positions that leave the remainder s when they are
 // divided by the capacity.
 struct View {
-    int64_t query, newest, capacity, context;  // positions; how many of them it sees
+    int64_t query, newest, capacity;  // positions
+    int64_t context;                  // how many of them it sees
 
-    int64_t slots() const { return std::min(round_up(newest + 1, kLanes), capacity); }
+    INLINE int64_t slots() const { return std::min(round_up(newest + 1, kLanes), capacity); }
 
     // How far before the query the positions of slots [slot, slot + kLanes) are; -1 where it sees none.
-    inline IntVector distances(int64_t slot) const {
+    INLINE IntVector distances(int64_t slot) const {
         const int64_t newest_slot = newest % capacity;
-        IntVector lanes;
-        for (int lane = 0; lane < kLanes; ++lane) lanes[lane] = lane;
-        const IntVector after = lanes + static_cast<int32_t>(slot - newest_slot);  // slots behind the newest
+        const IntVector after = lane_indices() + static_cast<int32_t>(slot - newest_slot);  // slots after the newest
         const int32_t wrap = static_cast<int32_t>(capacity);
         const IntVector distance =
             static_cast<int32_t>(query - newest) - after + (after > 0 ? IntVector{} + wrap : IntVector{});
@@ -133,17 +132,17 @@ struct View {
 };
 
 // Attention of one query, (D,) and scaled, over the keys and values of one head, (slots / kLanes, D, kLanes).
-FOR_EVERY_CPU void attend(const float* q, const float* keys, const float* values, float slope, const View& view, int64_t D,
-                          float* scores, float* y) {
+INLINE void attend_with(const float* q, const float* keys, const float* values, float slope, const View& view, int64_t D,
+                        float* scores, float* y) {
     const int64_t slots = view.slots();
     Vector top = Vector{} - INFINITY;
     for (int64_t slot = 0; slot < slots; slot += kLanes, keys += D * kLanes) {
         Vector score = {};
         for (int64_t d = 0; d < D; ++d) score += q[d] * load(keys + d * kLanes);
         const IntVector distance = view.distances(slot);
-        score -= slope * __builtin_convertvector(distance, Vector);
+        score = with_bias(score, slope, __builtin_convertvector(distance, Vector));
         score = distance < 0 ? Vector{} - INFINITY : score;
-        top = score > top ? score : top;
+        top = larger(score, top);
         store(scores + slot, score);
     }
     const float normaliser = 1 / exponentiate(scores, slots, maximum(top));
@@ -162,6 +161,11 @@ FOR_EVERY_CPU void attend(const float* q, const float* keys, const float* values
         }
         for (int64_t d = 0; d < n; ++d) y[first + d] = sum(sums[d]) * normaliser;
     }
+}
+
+FOR_EVERY_CPU void attend(const float* q, const float* keys, const float* values, float slope, const View& view, int64_t D,
+                          float* scores, float* y) {
+    attend_with(q, keys, values, slope, view, D, scores, y);
 }
 
 void prefetch(const float* first, int64_t size) {
@@ -200,13 +204,20 @@ Decoder::Decoder(const ModelShape& shape, const float* embedding, std::vector<De
 void Decoder::read(const int64_t* ids, const int64_t* rows, const int64_t* lengths, int64_t n, float* logits, int num_threads) {
     int64_t total = 0;
     for (int64_t i = 0; i < n; ++i) {
-        if (rows[i] < 0 || rows[i] >= static_cast<int64_t>(read_.size()) || lengths[i] < 1)
-            throw std::invalid_argument("a row out of range, or one that reads nothing");
-        if (lengths[i] > longest_ - read_[rows[i]]) throw std::invalid_argument("a row that reads more than was said");
+        const int64_t row = rows[i], most = static_cast<int64_t>(read_.size());
+        if (row < 0 || row >= most)
+            throw std::invalid_argument("row " + std::to_string(row) + " of " + std::to_string(most) + " does not exist");
+        if (lengths[i] < 1)
+            throw std::invalid_argument("row " + std::to_string(row) + " would read " + std::to_string(lengths[i]) +
+                                        " tokens; expected at least 1");
+        if (lengths[i] > longest_ - read_[row])
+            throw std::invalid_argument("row " + std::to_string(row) + " holds " + std::to_string(read_[row]) +
+                                        " tokens and would read " + std::to_string(lengths[i]) + " more; longest is " +
+                                        std::to_string(longest_));
         total += lengths[i];
     }
     for (int64_t i = 0; i < total; ++i)
-        if (ids[i] < 0 || ids[i] >= shape_.V) throw std::invalid_argument("id " + std::to_string(ids[i]) + " is out of range");
+        if (ids[i] < 0 || ids[i] >= shape_.V) throw std::invalid_argument("id " + std::to_string(ids[i]) + " is not below " + std::to_string(shape_.V));
     int64_t most_slots = 0;
     for (int64_t i = 0; i < n; ++i) {
         reserve(rows[i], read_[rows[i]] + lengths[i]);
@@ -264,14 +275,14 @@ void Decoder::reserve(int64_t row, int64_t positions) {
 }
 
 void Decoder::read_chunk(const int64_t* ids, const std::vector<Piece>& pieces, int64_t count, int num_threads) {
-    const auto [V, C, blocks, H, D, hidden] = shape_;
+    const int64_t C = shape_.C, H = shape_.H;
     const int64_t slots_of_thread = static_cast<int64_t>(scores_.size()) / num_threads;
     for (int64_t t = 0; t < count; ++t) {
         const float* panel = embedding_.panel(ids[t] / kLanes);
         for (int64_t c = 0; c < C; ++c) x_[t * C + c] = panel[c * kLanes + ids[t] % kLanes];
     }
 #pragma omp parallel num_threads(num_threads)
-    for (int64_t block = 0; block < blocks; ++block) {
+    for (int64_t block = 0; block < shape_.blocks; ++block) {
         const DecoderBlock& weights = blocks_[block];
         layer_norm_together(x_, weights.norm_1, count, normed_);
         multiply_together(Then::kStore, weights.Wqkv, normed_.data(), count, wide_.data());

@@ -4,12 +4,17 @@
 #include <cstdint>
 #include <cstring>
 
-// The functions marked so are compiled for several generations of x86, and the best one is taken when the program starts.
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12
+// Functions marked FOR_EVERY_CPU are compiled for several generations of x86, and the best one is taken when the program
+// starts. What they call is marked INLINE, so that it is compiled with them, and what they call themselves takes and returns no
+// vectors, which clang would pass in other registers.
+#if defined(__x86_64__) && defined(__linux__) && defined(__clang__)
+#define FOR_EVERY_CPU __attribute__((target_clones("avx512f", "avx2", "default")))
+#elif defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && __GNUC__ >= 12
 #define FOR_EVERY_CPU __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default"), flatten))
 #else
 #define FOR_EVERY_CPU
 #endif
+#define INLINE inline __attribute__((always_inline))
 
 namespace alilama {
 
@@ -19,16 +24,16 @@ using IntVector = int32_t __attribute__((vector_size(kLanes * sizeof(float))));
 
 inline int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
-inline Vector load(const float* from) {
+INLINE Vector load(const float* from) {
     Vector v;
     std::memcpy(&v, from, sizeof v);
     return v;
 }
 
-inline void store(float* to, Vector v) { std::memcpy(to, &v, sizeof v); }
+INLINE void store(float* to, Vector v) { std::memcpy(to, &v, sizeof v); }
 
 // e^x for x <= 0 to 2 units in the last place; 0 below -87.
-inline Vector exp(Vector x) {
+INLINE Vector exp(Vector x) {
     const IntVector tiny = x < -87.0f;
     x = tiny ? Vector{} - 87.0f : x;
     const Vector shift = Vector{} + 12582912.0f;  // 1.5 * 2^23: adding it rounds to a whole number
@@ -42,7 +47,7 @@ inline Vector exp(Vector x) {
     return tiny ? Vector{} : p * power;
 }
 
-inline float sum(Vector v) {
+INLINE float sum(Vector v) {
     using Half = float __attribute__((vector_size(sizeof(Vector) / 2)));
     using Quarter = float __attribute__((vector_size(sizeof(Vector) / 4)));
     Half halves[2];
@@ -54,14 +59,26 @@ inline float sum(Vector v) {
     return (quarter[0] + quarter[1]) + (quarter[2] + quarter[3]);
 }
 
-inline float maximum(Vector v) {
+// 0, 1, 2, ... kLanes - 1.
+INLINE IntVector lane_indices() {
+    IntVector lanes;
+    for (int lane = 0; lane < kLanes; ++lane) lanes[lane] = lane;
+    return lanes;
+}
+
+// A score with the bias of a key that is `distance` positions before the query: alilama/model/attention.py has the same.
+INLINE Vector with_bias(Vector score, float slope, Vector distance) { return score - slope * distance; }
+
+INLINE Vector larger(Vector a, Vector b) { return a > b ? a : b; }
+
+INLINE float maximum(Vector v) {
     float largest = v[0];
     for (int lane = 1; lane < kLanes; ++lane) largest = v[lane] > largest ? v[lane] : largest;
     return largest;
 }
 
 // Puts e^(score - largest) in place of n scores, a multiple of kLanes, and returns their sum.
-inline float exponentiate(float* scores, int64_t n, float largest) {
+INLINE float exponentiate(float* scores, int64_t n, float largest) {
     Vector total = {};
     for (int64_t j = 0; j < n; j += kLanes) {
         const Vector p = exp(load(scores + j) - largest);

@@ -240,7 +240,7 @@ std::string decode(const SharedEncoder& shared, const py::object& ids) {
             throw py::error_already_set();
         PyErr_Clear();
         throw std::out_of_range("id " + std::string(py::repr(item)).substr(0, 40) + " at position " + std::to_string(i) +
-                                " is no token: ids go from 0 to " + std::to_string(shared.encoder.num_ids() - 1));
+                                " is not a token: ids go from 0 to " + std::to_string(shared.encoder.num_ids() - 1));
     }
     return shared.encoder.decode(values.data(), values.size());
 }

@@ -34,4 +34,7 @@ inline int highest_bit(uint64_t bits) {
 // The `size` lowest bits, size <= 63.
 inline uint64_t low_bits(int size) { return (uint64_t{1} << size) - 1; }
 
+// The bits from the lowest one through `position`, position <= 63.
+inline uint64_t bits_through(int position) { return (uint64_t{2} << position) - 1; }
+
 }  // namespace alilama

@@ -65,7 +65,7 @@ private:
     int bits_ = kFirstBits;
     size_t num_pieces_ = 0;
     size_t piece_bytes_ = 0;
-    std::vector<char> long_bytes_;  // of the long pieces, one behind the other
+    std::vector<char> long_bytes_;  // of the long pieces, one after the other
 };
 
 }  // namespace alilama

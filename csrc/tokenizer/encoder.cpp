@@ -20,7 +20,7 @@ Encoder::Encoder(const Vocabulary& vocabulary) : byte_ids_(vocabulary.byte_ids),
     bytes_.append(kCopied, '\0');
     const auto bytes_of = [&](TokenId id) -> const std::string& {
         if (id >= vocabulary.tokens.size() || vocabulary.tokens[id].empty())
-            throw std::invalid_argument("id " + std::to_string(id) + " is used, but is no token");
+            throw std::invalid_argument("id " + std::to_string(id) + " is used, but is not a token");
         return vocabulary.tokens[id];
     };
     for (size_t byte = 0; byte < 256; ++byte)
@@ -169,7 +169,7 @@ std::string Encoder::decode(const Id* ids, size_t size) const {
         const size_t token_size = id < num_ids() ? size_of(static_cast<TokenId>(id)) : 0;
         if (token_size == 0)
             throw std::out_of_range("id " + std::to_string(ids[i]) + " at position " + std::to_string(i) +
-                                    " is no token: ids go from 0 to " + std::to_string(num_ids() - 1));
+                                    " is not a token: ids go from 0 to " + std::to_string(num_ids() - 1));
         const size_t room = std::max(token_size, kCopied);
         if (text.size() - used < room) text.resize(text.size() + text.size() / 2 + room);
         const char* const token = &bytes_[offsets_[id]];

@@ -20,7 +20,7 @@ namespace alilama {
 template <class Id>
 class PieceCache {
 public:
-    // A short piece with all its ids, and behind the last place their number: half a cache line, so that a hit is one read
+    // A short piece with all its ids, and after the last place their number: half a cache line, so that a hit is one read
     // and one copy of fixed size.
     struct Short {
         static constexpr size_t kMaxTokens = 16 / sizeof(Id) - 1;
@@ -67,7 +67,7 @@ public:
     // std::length_error if the tokens take 4 GiB or more.
     explicit Encoder(const Vocabulary& vocabulary);
 
-    // Ids that `encode` may write behind the last one.
+    // Ids that `encode` may write after the last one.
     static constexpr size_t kSlack = 16;
 
     // Encodes `text`, cut by `pattern`; writes at most text.size() ids to `out`, and garbage to at most kSlack more, and
@@ -83,7 +83,7 @@ public:
     // Ids are below this.
     size_t num_ids() const { return offsets_.size() - 1; }
 
-    // The bytes of the tokens, one behind the other. Throws std::out_of_range at an id that is no token.
+    // The bytes of the tokens, one after the other. Throws std::out_of_range at an id that is not a token.
     template <class Id>
     std::string decode(const Id* ids, size_t size) const;
 
@@ -100,7 +100,7 @@ private:
     std::vector<Merge> merges_;
     PairMap rank_by_pair_;  // a merge's rank is its place in merges_
     std::unordered_map<std::string, TokenId> whole_pieces_;
-    std::string bytes_;              // of all tokens, one behind the other, and kCopied more
+    std::string bytes_;              // of all tokens, one after the other, and kCopied more
     std::vector<uint32_t> offsets_;  // where each id's begin, and the end
 };
 

@@ -11,7 +11,7 @@
 
 namespace alilama {
 
-// A short piece is its own key: its 1 to 15 bytes, zeros behind them, and its size in the last byte. Equal keys are equal
+// A short piece is its own key: its 1 to 15 bytes, zeros after them, and its size in the last byte. Equal keys are equal
 // pieces. A long piece has a hash and its size, marked in the last byte; equal keys are then probably equal pieces.
 struct PieceKey {
     static constexpr size_t kMaxShort = 15;

@@ -104,7 +104,23 @@ const uint8_t* gpt2_piece_end(const uint8_t* p, const uint8_t* end) {
 // ---- 64 bytes at a time ----
 
 // A block of ASCII as words of bits. `x << 1` is "after an x", `x >> 1` is "before an x". Adding to a run of bits its
-// lowest one clears the run and sets the bit after it.
+// lowest one clears the run and sets the bit after it. By the "gpt4" pattern, say, with the lowest bit on the left, "_" for a
+// blank and "n" for a newline:
+//
+//     text            a _ _ b 1 2 3 4 _ c ! n n _ d
+//     letter          1 . . 1 . . . . . 1 . . . . 1
+//     number          . . . . 1 1 1 1 . . . . . . .
+//     other           . . . . . . . . . . 1 . . . .
+//     space           . 1 1 . . . . . 1 . . 1 1 1 .
+//     taken           . . . . . . . . . . . 1 1 . .   newlines after "!", which belong to its piece
+//     space           . 1 1 . . . . . 1 . . . . 1 .   without them
+//     its run_starts  . 1 . . . . . . 1 . . . . 1 .
+//     last_of_space   . . 1 . . . . . 1 . . . . 1 .   it goes with what follows
+//     number_starts   . . . . 1 . . 1 . . . . . . .   every third digit
+//     other_starts    . . . . . . . . . . 1 . . . .
+//     prefix          . . 1 . . . . . 1 . . . . 1 .   what a letter follows and takes with it
+//     letter_starts   1 . . . . . . . . . . . . . .   of runs without a prefix
+//     all starts      1 1 1 . 1 . . 1 1 . 1 . . 1 .   a|_|_b|123|4|_c|!nn|_d
 struct Classes {
     uint64_t letter, number, other, space, newline, blank, apostrophe;
     uint64_t last_of_space;  // the last of each run of white space that something else follows
@@ -116,7 +132,7 @@ uint64_t run_starts(uint64_t bits) { return bits & ~(bits << 1); }
 // Contractions among the pieces that begin with an apostrophe and a letter.
 struct Contractions {
     uint64_t apostrophe = 0;  // of those found
-    uint64_t behind = 0;      // letters behind them, which they cut off
+    uint64_t after = 0;       // letters after them, which they cut off
 };
 
 Contractions find_contractions(uint64_t apostrophes, const uint8_t* p, const uint8_t* end, bool ignore_case, uint64_t letter) {
@@ -126,7 +142,7 @@ Contractions find_contractions(uint64_t apostrophes, const uint8_t* p, const uin
         const int size = contraction_size(p + i, end, ignore_case);
         if (size == 0) continue;
         found.apostrophe |= uint64_t{1} << i;
-        if (i + size < AsciiBlock::kSize) found.behind |= letter & uint64_t{1} << (i + size);
+        if (i + size < AsciiBlock::kSize) found.after |= letter & uint64_t{1} << (i + size);
     }
     return found;
 }
@@ -143,33 +159,33 @@ uint64_t number_starts(uint64_t number) {
 }
 
 // Where white space begins pieces by \s*[\r\n]|\s+(?!\S)|\s+, apart from the last of a run: a run begins one, and so
-// does what stands behind its last newline.
+// does what comes after its last newline.
 uint64_t white_space_starts(uint64_t space, uint64_t newline) {
     const uint64_t inner = space & ~newline;
-    uint64_t behind_newline = inner & newline << 1, starts = run_starts(space);
-    if (((inner + run_starts(inner)) & ~inner & newline) == 0) return starts | behind_newline;
-    for (; behind_newline; behind_newline &= behind_newline - 1) {  // some have a newline behind them again
-        const uint64_t first = behind_newline & (~behind_newline + 1);
+    uint64_t after_newline = inner & newline << 1, starts = run_starts(space);
+    if (((inner + run_starts(inner)) & ~inner & newline) == 0) return starts | after_newline;
+    for (; after_newline; after_newline &= after_newline - 1) {  // some have a newline after them again
+        const uint64_t first = after_newline & (~after_newline + 1);
         if (((inner + first) & ~inner & newline) == 0) starts |= first;
     }
     return starts;
 }
 
 uint64_t gpt4_starts(const Classes& c, const uint8_t* p, const uint8_t* end) {
-    const uint64_t behind_other = c.newline & c.other << 1;
-    const uint64_t taken = c.newline & ~(c.newline + behind_other);  // newlines that belong to what they follow
+    const uint64_t after_other = c.newline & c.other << 1;
+    const uint64_t taken = c.newline & ~(c.newline + after_other);  // newlines that belong to what they follow
     const uint64_t space = c.space & ~taken;
     const uint64_t other_starts = run_starts(c.other) & ~(c.blank << 1);
     const uint64_t prefix = (other_starts | (space & ~c.newline)) & c.letter >> 1;
+    const uint64_t letter_starts = run_starts(c.letter) & ~(prefix << 1);
     return white_space_starts(space, c.newline & ~taken) | (c.last_of_space & ~c.newline) | other_starts |
-           number_starts(c.number) | (run_starts(c.letter) & ~(prefix << 1)) |
-           find_contractions(c.apostrophe & prefix, p, end, true, c.letter).behind;
+           number_starts(c.number) | letter_starts | find_contractions(c.apostrophe & prefix, p, end, true, c.letter).after;
 }
 
 uint64_t gpt2_starts(const Classes& c, const uint8_t* p, const uint8_t* end) {
     const uint64_t words = (run_starts(c.letter) | run_starts(c.number) | run_starts(c.other)) & ~(c.blank << 1);
     const Contractions contractions = find_contractions(c.apostrophe & words & c.letter >> 1, p, end, false, c.letter);
-    return run_starts(c.space) | c.last_of_space | (words & ~(contractions.apostrophe << 1)) | contractions.behind;
+    return run_starts(c.space) | c.last_of_space | (words & ~(contractions.apostrophe << 1)) | contractions.after;
 }
 
 // Pattern::piece_ends from where pieces start by the characters of a block.
@@ -191,7 +207,7 @@ uint64_t piece_ends(const uint8_t* p, const uint8_t* end) {
         starts |= last << 1;
     } else if (space & last) {  // white space that may go on: nothing is certain after its beginning
         const uint64_t no_space = known & ~space;
-        starts &= no_space ? known & ((uint64_t{2} << highest_bit(no_space) << 1) - 1) : 0;
+        starts &= no_space ? known & bits_through(highest_bit(no_space) + 1) : 0;
     }
     return starts & ~uint64_t{1} & (known | last << 1);
 }

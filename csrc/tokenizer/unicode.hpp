@@ -10,7 +10,7 @@ namespace alilama {
 
 enum class CharClass : uint8_t { kOther, kLetter, kNumber, kSpace };
 
-// A character as the patterns see it. A byte that is no part of valid UTF-8 is a character of its own, of class
+// A character as the patterns see it. A byte that is not part of valid UTF-8 is a character by itself, of class
 // kOther, as Python's errors="surrogateescape" has it.
 struct Char {
     CharClass cls;

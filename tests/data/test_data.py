@@ -15,7 +15,7 @@ from alilama.common.errors import UserError
 from alilama.common.files import replacing
 from alilama.data.batches import TrainingWindows
 from alilama.data.text import Source, find_sources, map_blocks, read_blocks
-from alilama.data.tokenizer import Tokenizer
+from alilama.data.tokenizer import PATTERNS, Tokenizer
 from alilama.data.tokens import load_token_files, write_token_files
 
 EOT = "<|endoftext|>"
@@ -127,7 +127,7 @@ ODD_TEXT = (
 )
 
 
-@pytest.mark.parametrize("pattern", ["gpt4", "gpt2", r"\w+|\W"])
+@pytest.mark.parametrize("pattern", [*PATTERNS, r"\w+|\W"])
 @pytest.mark.parametrize("block_bytes", [1, 7, 64, 1000])
 def test_tokens_do_not_depend_on_where_blocks_end_or_on_threads(pattern, block_bytes, tmp_path, tokenizer, monkeypatch):
     tokenizer = Tokenizer(tokenizer.merges, pattern=pattern)
@@ -350,7 +350,7 @@ def test_ids_are_uint16_up_to_65536_tokens_and_uint32_above(vocab_size, dtype, t
     assert tokenizer.decode(ids).startswith(f"{EOT}a few words")
 
 
-@pytest.mark.parametrize("pattern", ["gpt4", "gpt2", r"\w+|\W"])
+@pytest.mark.parametrize("pattern", [*PATTERNS, r"\w+|\W"])
 def test_invalid_utf_8_is_kept_byte_for_byte(pattern, tokenizer, tmp_path, monkeypatch):
     rng = random.Random(2)
     content = bytes(rng.choices([*range(256), *b"    aaaeee\n\n"], k=3000))
