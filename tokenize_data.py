@@ -15,6 +15,7 @@ from alilama.data.tokens import write_token_files
 ROOT = Path(__file__).parent
 DEMO_FILE = Path("data/demo/stories.txt")
 DEMO_MEGABYTES = 8
+DEMO_VOCAB_SIZE = 2048  # their words give no more than some 2,600 tokens
 
 
 def main(argv: list[str]):
@@ -22,7 +23,11 @@ def main(argv: list[str]):
     raw = Path("data/raw")
     texts = [path for path in raw.rglob("*") if path.is_file() and not is_skipped(path.relative_to(raw))]
     if config.data_files == "data/raw" and not texts:
-        print(f"There is no text in data/raw yet, so this uses {DEMO_MEGABYTES} MB of the built-in demo stories.")
+        config.vocab_size = min(config.vocab_size, DEMO_VOCAB_SIZE)
+        print(
+            f"There is no text in data/raw yet, so this uses {DEMO_MEGABYTES} MB of the built-in demo stories, whose few words "
+            f"make a vocabulary of {config.vocab_size:,} tokens."
+        )
         print("Put your own .txt files there, or pass --data_files=PATH, and run this again.")
         config.data_files = make_demo_text()
     sources = find_sources(config.data_files)
