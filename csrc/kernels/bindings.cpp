@@ -117,8 +117,8 @@ Decoder make_decoder(const Array<float>& embedding, const std::vector<BlockArray
                           matrix(block, "attn.out_proj", C, C), vector(block, "norm_2", C),
                           matrix(block, "ffn.up_proj", hidden, C), matrix(block, "ffn.down_proj", C, hidden)});
     }
-    return Decoder(shape, embedding.data(), std::move(packed), numbers<float>(norm_f, C, "norm_f"), slopes.data(), rows, longest,
-                   context);
+    return Decoder(shape, embedding.data(), std::move(packed), numbers<float>(norm_f, C, "norm_f"), slopes.data(), rows,
+                   longest, context);
 }
 
 void read(Decoder& decoder, const Array<int64_t>& ids, const Array<int64_t>& rows, const Array<int64_t>& lengths,

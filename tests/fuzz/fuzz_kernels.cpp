@@ -109,7 +109,8 @@ PlainAttention plain_attention(const AttentionShape& shape, const Floats& qkv, c
                 for (int64_t j = 0; j <= i; ++j) {
                     double score = -static_cast<double>(slopes[static_cast<size_t>(h)]) * static_cast<double>(i - j);
                     for (int64_t d = 0; d < D; ++d)
-                        score += scale * static_cast<double>(qkv[at(b, i, 0, h, d)]) * static_cast<double>(qkv[at(b, j, 1, h, d)]);
+                        score +=
+                            scale * static_cast<double>(qkv[at(b, i, 0, h, d)]) * static_cast<double>(qkv[at(b, j, 1, h, d)]);
                     p.push_back(std::exp(score));
                     total += p.back();
                 }
@@ -200,8 +201,7 @@ void add(Doubles& x, const Doubles& y) {
 Doubles plain_logits(const PlainModel& model, const std::vector<int64_t>& ids, int64_t context) {
     const int64_t C = model.shape.C, H = model.shape.H, D = model.shape.D;
     std::vector<Doubles> x;
-    for (const int64_t id : ids)
-        x.emplace_back(model.embedding.begin() + id * C, model.embedding.begin() + (id + 1) * C);
+    for (const int64_t id : ids) x.emplace_back(model.embedding.begin() + id * C, model.embedding.begin() + (id + 1) * C);
     for (const PlainBlock& block : model.blocks) {
         std::vector<Doubles> qkv;
         for (const Doubles& each : x) qkv.push_back(times(block.Wqkv, normalized(each, block.norm_1), 3 * C));
@@ -215,9 +215,9 @@ Doubles plain_logits(const PlainModel& model, const std::vector<int64_t>& ids, i
                     double score = 0;
                     for (int64_t d = h * D; d < (h + 1) * D; ++d)
                         score += qkv[i][static_cast<size_t>(d)] * qkv[j][static_cast<size_t>(C + d)];
-                    weights.push_back(std::exp(score / std::sqrt(static_cast<double>(D)) -
-                                               static_cast<double>(model.slopes[static_cast<size_t>(h)]) *
-                                                   static_cast<double>(i - j)));
+                    weights.push_back(
+                        std::exp(score / std::sqrt(static_cast<double>(D)) -
+                                 static_cast<double>(model.slopes[static_cast<size_t>(h)]) * static_cast<double>(i - j)));
                     total += weights.back();
                 }
                 for (size_t j = first; j <= i; ++j)
@@ -245,8 +245,8 @@ PlainModel make_model(Input& input) {
     model.slopes = input.floats(H, 1);
     for (float& slope : model.slopes) slope = std::abs(slope);
     for (int64_t i = 0; i < blocks; ++i)
-        model.blocks.push_back({input.floats(C, 1), input.floats(3 * C * C, 0.5f), input.floats(C * C, 0.5f), input.floats(C, 1),
-                                input.floats(hidden * C, 0.5f), input.floats(C * hidden, 0.5f)});
+        model.blocks.push_back({input.floats(C, 1), input.floats(3 * C * C, 0.5f), input.floats(C * C, 0.5f),
+                                input.floats(C, 1), input.floats(hidden * C, 0.5f), input.floats(C * hidden, 0.5f)});
     return model;
 }
 

@@ -1,0 +1,63 @@
+# For the other scripts to source.
+# shellcheck shell=bash
+
+# together COMMANDS...: runs them side by side and prints what each of them said once it and those before it are done.
+together() {
+    local logs i failed=0 processes=()
+    logs=$(mktemp -d)
+    set -m  # a process group for each of them, so that all of it can be stopped
+    for i in $(seq $#); do
+        (eval "${!i}") > "$logs/$i" 2>&1 &
+        processes+=($!)
+    done
+    set +m
+    trap 'kill -- "${processes[@]/#/-}" 2> /dev/null; exit 130' INT TERM
+    for i in $(seq $#); do
+        wait "${processes[i - 1]}" || failed=1
+        cat "$logs/$i"
+    done
+    trap - INT TERM
+    rm -r "$logs"
+    return $failed
+}
+
+# Installs Debian's packages where it may: as root, and in CI by sudo.
+install_packages() {
+    local log sudo=()
+    command -v apt-get > /dev/null || return 0
+    if [ "$(id -u)" != 0 ]; then
+        [ "${CI:-}" = true ] || return 0
+        sudo=(sudo)
+    fi
+    echo "+ apt-get install $*"
+    log=$(mktemp)
+    { "${sudo[@]}" apt-get update && "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install \
+        -y --no-install-recommends "$@"; } > "$log" 2>&1 || tail -n 5 "$log"
+    rm "$log"
+}
+
+# need WHAT TEST PACKAGES...: whether the command TEST succeeds, if need be once the packages are installed. Where it does not,
+# WHAT is skipped; in CI nothing may be.
+need() {
+    local what=$1 test=$2
+    shift 2
+    $test && return
+    install_packages "$@"
+    $test && return
+    echo "$what: skipped, since it needs Debian's packages $*."
+    [ "${CI:-}" != true ] || exit 1
+    return 1
+}
+
+# find_clang FLAGS...: sets `clang` to a clang++ that links a fuzz target with these flags: $CLANGXX, else the usual names.
+find_clang() {
+    local name folder
+    folder=$(mktemp -d)
+    echo 'extern "C" int LLVMFuzzerTestOneInput(const unsigned char*, unsigned long) { return 0; }' > "$folder/probe.cpp"
+    clang=
+    for name in ${CLANGXX:-} clang++ clang++-{22..14}; do
+        "$name" "$@" "$folder/probe.cpp" -o "$folder/probe" 2> /dev/null && clang=$name && break
+    done
+    rm -r "$folder"
+    [ -n "$clang" ]
+}
