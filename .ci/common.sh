@@ -2,6 +2,7 @@
 # shellcheck shell=bash
 
 # together COMMANDS...: runs them side by side and prints what each of them said once it and those before it are done.
+# Behind || or && bash goes on at an error, so there each command has to be a single one.
 together() {
     local logs i failed=0 processes=()
     logs=$(mktemp -d)
@@ -32,7 +33,7 @@ install_packages() {
     echo "+ apt-get install $*"
     log=$(mktemp)
     { "${sudo[@]}" apt-get update && "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install \
-        -y --no-install-recommends "$@"; } > "$log" 2>&1 || tail -n 5 "$log"
+        -y --no-install-recommends "$@"; } > "$log" 2>&1 || tail -n 2 "$log"
     rm "$log"
 }
 
