@@ -1,8 +1,7 @@
-"""What several test files share: a small text, its tokenizer, a tiny model, settings, and ways to run the scripts."""
+"""Fixtures that several test files share: a small text, its tokenizer, a tiny model, settings, ways to run the scripts."""
 
 import io
 import os
-import random
 import runpy
 import signal
 import subprocess
@@ -15,36 +14,13 @@ os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
 
 import pytest
 import torch
+from helpers import ROOT, tiny_model, write_prose
 
 from alilama.common.config import Config, read_settings
 from alilama.data.tokenizer import Tokenizer
 from alilama.model.folder import save_description, save_weights
-from alilama.model.model import Model, ModelConfig
 
-ROOT = Path(__file__).resolve().parents[1]
 torch.set_num_threads(1)
-
-NAMES = ["Lily", "Tom", "Mia", "Ben", "Zoë", "Sam", "Anna", "Max"]
-ANIMALS = ["cat", "dog", "bird", "fox", "frog", "mouse", "bear", "duck"]
-PLACES = ["garden", "forest", "old house", "blue lake", "small town", "kitchen", "big field"]
-FEELINGS = ["happy", "sad", "brave", "tired", "proud", "curious", "scared", "kind"]
-THINGS = ["ball", "kite", "lamp", "stone", "flower", "cake", "drum", "boat"]
-
-
-def write_prose(documents: int, seed: int) -> str:
-    """Returns short stories with <|endoftext|> lines between them, about 330 bytes each."""
-    rng = random.Random(seed)
-    stories = []
-    for _ in range(documents):
-        name, friend, animal = rng.choice(NAMES), rng.choice(NAMES), rng.choice(ANIMALS)
-        sentences = [f"Once upon a time, {name} and a {rng.choice(FEELINGS)} {animal} lived near the {rng.choice(PLACES)}."]
-        for _ in range(rng.randint(3, 5)):
-            found = f"{name} found a {rng.choice(THINGS)} in the {rng.choice(PLACES)} and felt very {rng.choice(FEELINGS)}."
-            said = f'"Look at my {rng.choice(THINGS)}!" said {friend}, and the {animal} ran to the {rng.choice(PLACES)}.'
-            gave = f"The {animal} was {rng.choice(FEELINGS)}, so {name} gave it {rng.randint(2, 12)} {rng.choice(THINGS)}s."
-            sentences.append(rng.choice([found, said, gave]))
-        stories.append(" ".join(sentences) + f"\nThen {name} went home.\n\nThe end…")
-    return "\n<|endoftext|>\n".join(stories) + "\n"
 
 
 @pytest.fixture(scope="session")
@@ -67,12 +43,6 @@ def tokenizer(text_file) -> Tokenizer:
 @pytest.fixture(scope="session")
 def other_tokenizer(text_file) -> Tokenizer:
     return Tokenizer.train(str(text_file), 399)
-
-
-def tiny_model(vocab_size: int, *, seed: int = 0, **shape) -> Model:
-    torch.manual_seed(seed)
-    shape = {"d_model": 32, "blocks": 2, "num_heads": 4, "max_seq_len": 16} | shape
-    return Model(ModelConfig(vocab_size, **{"hidden_dim": 4 * shape["d_model"]} | shape)).eval()
 
 
 @pytest.fixture(scope="session")

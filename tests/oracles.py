@@ -6,7 +6,7 @@ from collections import Counter
 
 from hypothesis import HealthCheck, settings
 
-# The pattern strings of DESIGN.md, written down again so that a slip in the package's own cannot hide.
+# The pattern strings, written down again so that a slip in the package's own cannot hide.
 PATTERN_STRINGS = {
     "gpt4": r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+",
     "gpt2": r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",

@@ -3,7 +3,7 @@ import re
 import tokenize
 
 import pytest
-from conftest import ROOT
+from helpers import ROOT
 
 from alilama.common.config import TYPES, Config, load_config, read_settings
 from alilama.common.errors import UserError

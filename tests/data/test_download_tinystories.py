@@ -6,7 +6,7 @@ import sys
 
 import datasets
 import pytest
-from conftest import ROOT
+from helpers import ROOT
 
 from alilama import _bpe
 from alilama.common.errors import UserError, one_line_errors

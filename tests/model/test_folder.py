@@ -1,20 +1,16 @@
+"""Model folders: what is saved comes back, and what does not fit is refused."""
+
 import json
 import math
 import os
-import pickle
-import zipfile
 
 import pytest
 import torch
-from conftest import tiny_model
+from helpers import tiny_model, truncate
 from safetensors.torch import load_file, save_file
 
-from alilama.common import files
 from alilama.common.errors import UserError
-from alilama.data.tokenizer import Tokenizer
 from alilama.model.folder import MPT_SETTINGS, load_model, save_description, save_weights
-from alilama.training import resume
-from alilama.training.resume import load_state, save_state
 
 
 @pytest.fixture
@@ -83,10 +79,6 @@ def change_weights(change):
         save_file(weights, path)
 
     return rewrite
-
-
-def truncate(path):
-    path.write_bytes(path.read_bytes()[:-100])
 
 
 GPT2_CONFIG = {"model_type": "gpt2", "n_embd": 768, "n_layer": 12, "n_head": 12, "vocab_size": 50257}
@@ -159,31 +151,6 @@ def test_a_folder_without_a_model_is_refused(where, tmp_path):
         load_model(tmp_path / where)
 
 
-# ---- the training state ----
-
-
-STATE = {
-    "step": 3,
-    "num_steps": 9,
-    "tokenizer_sha256": "0",
-    "best_loss": 1.5,
-    "config": {"a": 1, "b": None, "c": "text"},
-    "model": {"w": torch.arange(4.0)},
-    "optimizers": [{"state": {0: {"step": torch.tensor(3.0)}}, "param_groups": [{"lr": 0.1, "betas": (0.9, 0.95)}]}],
-    "rng": torch.get_rng_state(),
-    "counts": {"losses": torch.tensor(2.0)},
-    "data": {"tokens": {"train": 7}},
-}
-
-
-def test_a_training_state_comes_back_as_it_was(tmp_path):
-    assert load_state(tmp_path) is None
-    save_state(tmp_path, STATE)
-    loaded = load_state(tmp_path)
-    assert torch.equal(loaded["model"]["w"], STATE["model"]["w"]) and torch.equal(loaded["rng"], STATE["rng"])
-    assert loaded["optimizers"] == STATE["optimizers"] and loaded["config"] == STATE["config"] and loaded["step"] == 3
-
-
 class WritesAFile:
     def __init__(self, path):
         self.path = str(path)
@@ -192,89 +159,11 @@ class WritesAFile:
         return open, (self.path, "w")
 
 
-@pytest.mark.parametrize("kind", ["torch.save", "torch.save, legacy", "pickle"])
-def test_a_training_state_with_code_in_it_is_refused_and_not_run(kind, tmp_path):
-    path, mark = tmp_path / "training_state.pt", tmp_path / "was_run"
-    state = {**STATE, "step": WritesAFile(mark)}
-    if kind == "pickle":
-        path.write_bytes(pickle.dumps(state))
-    else:
-        torch.save(state, path, _use_new_zipfile_serialization=kind == "torch.save")
-    with pytest.raises(UserError) as refused:
-        load_state(tmp_path)
-    assert not mark.exists()
-    assert len(str(refused.value).splitlines()) == 1 and str(path) in str(refused.value)
-
-
 def test_a_model_folder_with_code_in_it_is_refused_and_not_run(folder, tmp_path):
     torch.save({"a": WritesAFile(tmp_path / "was_run")}, folder / "model.safetensors")
     with pytest.raises(UserError):
         load_model(folder)
     assert not (tmp_path / "was_run").exists()
-
-
-def replace_in_zip(path):
-    with zipfile.ZipFile(path, "w") as file:
-        file.writestr("a.txt", "text")
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda path: path.write_bytes(b""),
-        truncate,
-        lambda path: path.write_text("Once upon a time"),
-        lambda path: path.write_bytes(path.read_bytes()[:300]),
-        replace_in_zip,
-        lambda path: path.write_bytes(b"\x80\x02}q\x00."),
-        lambda path: (path.unlink(), path.mkdir()),
-    ],
-    ids=["empty", "truncated", "text", "cut short", "another zip", "bare pickle", "folder"],
-)
-def test_a_damaged_training_state_is_refused_in_one_line(damage, tmp_path):
-    save_state(tmp_path, STATE)
-    damage(tmp_path / "training_state.pt")
-    with pytest.raises(UserError) as refused:
-        load_state(tmp_path)
-    assert len(str(refused.value).splitlines()) == 1 and str(tmp_path) in str(refused.value)
-
-
-@pytest.mark.parametrize(
-    "save",
-    [
-        lambda folder: save_weights(folder, tiny_model(400, seed=9)),
-        lambda folder: save_state(folder, STATE),
-        lambda folder: save_description(folder, tiny_model(400, blocks=3).config, Tokenizer([])),
-    ],
-    ids=["weights", "state", "description"],
-)
-@pytest.mark.parametrize("fails", ["write", "replace"])
-def test_saving_replaces_a_file_whole_or_not_at_all(save, fails, folder, monkeypatch):
-    save_state(folder, STATE | {"step": 1})
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
-
-    def no_space(*arguments):
-        raise OSError("No space left on device")
-
-    monkeypatch.setattr(files.os, "fsync" if fails == "write" else "replace", no_space)
-    with pytest.raises(OSError, match="No space"):
-        save(folder)
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-    monkeypatch.undo()
-    save(folder)
-    after = {path.name: path.read_bytes() for path in folder.iterdir()}
-    assert after.keys() == before.keys() and after != before
-
-
-def test_weights_are_read_with_safetensors_and_states_with_weights_only(folder, monkeypatch):
-    """Nothing that is loaded may run code: torch.load is called for the training state alone, and there with weights_only."""
-    calls, load = [], torch.load
-    monkeypatch.setattr(resume.torch, "load", lambda *args, **options: (calls.append(options), load(*args, **options))[1])
-    load_model(folder)
-    assert calls == []
-    save_state(folder, STATE)
-    load_state(folder)
-    assert [options["weights_only"] for options in calls] == [True]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -3,7 +3,7 @@ from functools import partial
 
 import pytest
 import torch
-from conftest import tiny_model
+from helpers import tiny_model
 from torch.nn import functional as F
 
 from alilama.model.attention import alibi_bias, alibi_slopes, choose_attention, masked_attention

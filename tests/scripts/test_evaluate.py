@@ -5,7 +5,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_model
+from helpers import tiny_model
 
 from alilama.data.text import find_sources, read_blocks
 from alilama.model.folder import load_model

@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from conftest import tiny_model
+from helpers import tiny_model
 
 from alilama.training.optim import learning_rate_at, make_optimizers, orthogonalize
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import torch
-from conftest import ROOT, tiny_model
+from helpers import ROOT, tiny_model
 
 from alilama.common.errors import UserError
 from alilama.model.attention import prepare_blocks

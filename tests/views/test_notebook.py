@@ -21,7 +21,7 @@ from types import SimpleNamespace
 import nbclient
 import nbformat
 import pytest
-from conftest import ROOT
+from helpers import ROOT
 from ipykernel import kernelspec
 
 from alilama import load_model

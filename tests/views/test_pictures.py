@@ -3,7 +3,7 @@ import math
 import matplotlib.image
 import numpy as np
 import pytest
-from conftest import tiny_model
+from helpers import tiny_model
 from matplotlib.figure import Figure
 
 from alilama import Tokenizer, load_model

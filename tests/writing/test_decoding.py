@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import tiny_model
+from helpers import tiny_model
 
 from alilama.model import kernels
 from alilama.model.attention import masked_attention
@@ -147,22 +147,52 @@ def test_the_kernel_refuses_what_it_cannot_read():
     def read(ids, rows, lengths, logits=logits):
         decoder.read(np.array(ids, np.int64), np.array(rows), np.array(lengths), logits, 1)
 
-    for ids in ([100], [-1]):
-        with pytest.raises(ValueError, match="out of range"):
-            read(ids, [0], [1])
-    for rows, lengths in (([2], [1]), ([-1], [1]), ([0], [0]), ([0], [51])):
-        with pytest.raises(ValueError, match="row"):
+    for id in (100, -1):
+        with pytest.raises(ValueError, match=f"id {id} is not below 100"):
+            read([id], [0], [1])
+    for rows, lengths, message in (
+        ([2], [1], "row 2 of 2 does not exist"),
+        ([-1], [1], "row -1 of 2 does not exist"),
+        ([0], [0], "row 0 would read 0 tokens"),
+        ([0], [51], "row 0 holds 0 tokens and would read 51 more; longest is 50"),
+    ):
+        with pytest.raises(ValueError, match=message):
             read([1] * lengths[0], rows, lengths)
-    for arguments in (([1, 2], [0], [1]), ([1], [0], [1], np.empty((2, 100), np.float32)), ([1], [0], [1, 1])):
-        with pytest.raises(ValueError, match="another size"):
+    for arguments, message in (
+        (([1, 2], [0], [1]), "ids holds 2 numbers; .* ask for 1"),
+        (([1], [0], [1], np.empty((2, 100), np.float32)), "logits holds 200 numbers; .* ask for 100"),
+        (([1], [0], [1, 1]), "lengths holds 2 numbers; .* ask for 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
             read(*arguments)
-    numbers = np.zeros(4, np.float32)
-    with pytest.raises(ValueError, match="another size"):
-        kernels._kernels.Decoder(
-            np.zeros((10, 4), np.float32), [(numbers,) * 4 + (np.zeros((8, 4), np.float32),) * 2], numbers, numbers[:2], 1, 9, 0
-        )
-    with pytest.raises(ValueError, match="a context out of range"):
+    with pytest.raises(ValueError, match="a context of at most"):
         KernelDecoder(model, 1, 2**62, 2**31)
+
+
+@with_kernel
+def test_the_kernel_refuses_weights_that_do_not_belong_together():
+    def make(**changed):
+        block = {"norm_1": (4,), "attn.Wqkv": (12, 4), "attn.out_proj": (4, 4), "norm_2": (4,), "ffn.up_proj": (8, 4)}
+        block = {name: np.zeros(shape, np.float32) for name, shape in (block | {"ffn.down_proj": (4, 8)} | changed).items()}
+        norm, slopes = np.zeros(4, np.float32), np.zeros(2, np.float32)
+        return kernels._kernels.Decoder(np.zeros((10, 4), np.float32), [block], norm, slopes, 1, 9, 0)
+
+    make()
+    for name, shape in (("norm_1", (5,)), ("attn.Wqkv", (4, 4)), ("attn.out_proj", (4,)), ("ffn.down_proj", (8, 8))):
+        with pytest.raises(ValueError, match=rf"{name} holds \d+ numbers"):
+            make(**{name: shape})
+    with pytest.raises(ValueError, match="ffn.up_proj is not a matrix"):
+        make(**{"ffn.up_proj": (32,)})
+    with pytest.raises(ValueError, match="a block has no weight attn.Wqkv"):
+        kernels._kernels.Decoder(
+            np.zeros((10, 4), np.float32),
+            [{"ffn.up_proj": np.zeros((8, 4), np.float32)}],
+            np.zeros(4, np.float32),
+            np.zeros(2, np.float32),
+            1,
+            9,
+            0,
+        )
 
 
 @with_kernel

@@ -1,125 +1,24 @@
+"""Text that a model writes: ids, batches, whole characters."""
+
 import math
 
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_model
+from helpers import tiny_model
 
 from alilama.common.errors import UserError
 from alilama.data.tokenizer import Tokenizer
 from alilama.model import kernels
 from alilama.model.folder import load_model
-from alilama.writing import sampling, streams
-from alilama.writing.sampling import Sampler, Sampling, draw, next_token_probabilities
+from alilama.writing import streams
+from alilama.writing.sampling import Sampling, next_token_probabilities
 from alilama.writing.streams import generate_batch, stream_batch, stream_ids, stream_text, stream_texts
 
 
 @pytest.fixture(scope="module")
 def model(model_folder):
     return load_model(model_folder)[0]
-
-
-def distribution(logits, temperature=1.0, **sampling) -> list[float]:
-    return next_token_probabilities(torch.tensor(logits, dtype=torch.float64), Sampling(temperature, **sampling)).tolist()
-
-
-def oracle(logits: list[float], temperature: float, top_k: int | None, top_p: float, min_p: float) -> list[float]:
-    """Holtzman et al. 2020 and Nguyen et al. 2024 by a loop over the tokens, the most likely first."""
-    weights = [math.exp((logit - max(logits)) / temperature) for logit in logits]
-    probabilities = [weight / sum(weights) for weight in weights]
-    kept, total = [], 0.0
-    for index in sorted(range(len(logits)), key=lambda index: -logits[index]):
-        if total >= top_p or len(kept) == (top_k or len(logits)) or probabilities[index] < min_p * max(probabilities):
-            break
-        kept.append(index)
-        total += probabilities[index]
-    return [probabilities[index] / total if index in kept else 0.0 for index in range(len(logits))]
-
-
-# ---- the distribution ----
-
-
-@pytest.mark.parametrize("temperature", [0.1, 0.7, 1.0, 3.0])
-@pytest.mark.parametrize("top_k", [None, 1, 3, 1000])
-@pytest.mark.parametrize("top_p", [1.0, 0.9, 0.3, 1e-9])
-@pytest.mark.parametrize("min_p", [0.0, 0.05, 0.5, 1.0])
-def test_the_distribution_is_that_of_a_simple_loop(temperature, top_k, top_p, min_p):
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(5):
-        logits = torch.randn(20, generator=generator).mul(3).tolist()
-        found = distribution(logits, temperature, top_k=top_k, top_p=top_p, min_p=min_p)
-        assert found == pytest.approx(oracle(logits, temperature, top_k, top_p, min_p), abs=1e-9)
-        assert sum(found) == pytest.approx(1)
-
-
-def test_temperature_divides_the_logits():
-    logits = [math.log(4), math.log(2), math.log(1)]
-    assert distribution(logits, 1.0) == pytest.approx([4 / 7, 2 / 7, 1 / 7])
-    assert distribution(logits, 0.5) == pytest.approx([16 / 21, 4 / 21, 1 / 21])  # sharper: the squares
-    assert distribution(logits, 2.0) == pytest.approx([2 / (3 + 2**0.5), 2**0.5 / (3 + 2**0.5), 1 / (3 + 2**0.5)])
-
-
-def test_temperature_zero_takes_the_most_likely_token_and_the_smallest_temperatures_come_near_it():
-    assert distribution([0.5, 2.0, 1.9], 0) == [0, 1, 0]
-    for temperature in (1e-3, 1e-30, 5e-324):
-        assert distribution([0.5, 2.0, 1.9], temperature) == pytest.approx([0, 1, 0]), temperature
-
-
-def test_top_k_keeps_the_k_most_likely_tokens():
-    logits = [math.log(p) for p in (0.1, 0.4, 0.2, 0.3)]
-    assert distribution(logits, top_k=2) == pytest.approx([0, 4 / 7, 0, 3 / 7])
-    assert distribution(logits, top_k=4) == pytest.approx([0.1, 0.4, 0.2, 0.3])
-
-
-def test_top_p_keeps_the_fewest_tokens_that_reach_it():
-    logits = [0.0, math.log(2), -math.inf, math.log(4), 0.0]  # 1/8, 1/4, 0, 1/2, 1/8
-    assert distribution(logits, top_p=0.5) == pytest.approx([0, 0, 0, 1, 0])
-    assert distribution(logits, top_p=0.51) == pytest.approx([0, 1 / 3, 0, 2 / 3, 0])
-    assert distribution(logits, top_p=0.75) == pytest.approx([0, 1 / 3, 0, 2 / 3, 0])
-    assert distribution(logits, top_p=0.76) == pytest.approx([1 / 7, 2 / 7, 0, 4 / 7, 0])
-    assert distribution(logits, top_p=1.0) == pytest.approx([1 / 8, 1 / 4, 0, 1 / 2, 1 / 8])
-    # where nothing is rounded: two of four equal tokens have exactly the half
-    assert distribution([1.0] * 4, top_p=0.5) == [0.5, 0.5, 0, 0]
-    assert distribution([1.0] * 4, top_p=0.75) == pytest.approx([1 / 3, 1 / 3, 1 / 3, 0])
-
-
-def test_top_p_counts_the_probability_before_top_k():
-    logits = [math.log(p) for p in (0.4, 0.3, 0.2, 0.1)]
-    assert distribution(logits, top_k=3, top_p=0.8) == pytest.approx([4 / 9, 3 / 9, 2 / 9, 0])  # 0.4 + 0.3 < 0.8
-    assert distribution(logits, top_k=3, top_p=0.7 - 1e-9) == pytest.approx([4 / 7, 3 / 7, 0, 0])
-
-
-def test_min_p_keeps_the_tokens_that_are_likely_beside_the_likeliest():
-    logits = [math.log(p) for p in (0.4, 0.3, 0.2, 0.1)]
-    assert distribution(logits, min_p=0.45) == pytest.approx([4 / 9, 3 / 9, 2 / 9, 0])
-    assert distribution(logits, min_p=0.55) == pytest.approx([4 / 7, 3 / 7, 0, 0])
-    assert distribution(logits, min_p=1.0) == pytest.approx([1, 0, 0, 0])
-
-
-def test_the_repetition_penalty_makes_logits_of_tokens_that_are_there_smaller_whatever_their_sign():
-    logits, seen = torch.tensor([[3.0, -1.0, 3.0, -1.0]] * 2), torch.tensor([[True, True, False, False], [False] * 4])
-    found = next_token_probabilities(logits, Sampling(1.0, repetition_penalty=1.5), seen)
-    expected = torch.tensor([[2.0, -1.5, 3.0, -1.0], [3.0, -1.0, 3.0, -1.0]]).softmax(-1)
-    torch.testing.assert_close(found, expected)
-
-
-def test_rows_have_their_own_distributions():
-    logits = torch.randn(3, 50, generator=torch.Generator().manual_seed(0))
-    sampling = Sampling(0.7, top_k=20, top_p=0.8, min_p=0.01)
-    together = next_token_probabilities(logits, sampling)
-    torch.testing.assert_close(together, torch.stack([next_token_probabilities(row, sampling) for row in logits]))
-
-
-def test_a_number_draws_the_token_in_whose_share_it_falls():
-    probabilities = torch.tensor([[0.0, 0.25, 0.0, 0.5, 0.25, 0.0]]).repeat(7, 1)
-    uniform = torch.tensor([0.0, 0.2499, 0.25, 0.7499, 0.75, 0.999, 1.0])  # 1.0: what rounding may make of less
-    assert draw(probabilities, uniform).tolist() == [1, 1, 3, 3, 4, 4, 4]
-    third = torch.full((1, 3), 1 / 3)  # rows need not add up to 1 exactly
-    assert draw(third * 0.999999, torch.tensor([0.99999994])).tolist() == [2]
-    assert draw(torch.tensor([[0.2, 0.2]]), torch.tensor([0.45])).tolist() == [0]  # shares are those of the sum
-
-
-# ---- ids ----
 
 
 def test_greedy_ids_are_the_argmax_at_every_step(model):
@@ -211,21 +110,6 @@ def test_a_batch_that_ends_at_once_is_empty(model):
 def test_a_text_in_a_context_is_that_of_a_model_that_sees_no_more(model):
     written = list(stream_ids(model, [5, 80, 300, 8, 9], max_new_tokens=30, temperature=0, context=1))
     assert written[1:] == [model(torch.tensor([[id]]))[0, -1].argmax() for id in written[:-1]]
-
-
-def test_every_step_draws_with_random_numbers_of_its_own(monkeypatch):
-    monkeypatch.setattr(sampling, "DRAWS", 4)
-    sampler, drawn = Sampler(Sampling(1.0), [[1], [1]], tiny_model(400), 1, None), []
-    for _ in range(12):
-        sampler.advance()
-        drawn += sampler.sample(torch.zeros(2, 400), torch.arange(2)).tolist()
-    assert len(set(drawn)) > 20
-
-
-def test_logits_in_half_precision_are_sampled_in_float32():
-    sampler = Sampler(Sampling(1.0), [[1]] * 400, tiny_model(400), 1, None)
-    sampler.uniforms.copy_(((torch.arange(400) + 0.5) / 400).expand(sampling.DRAWS, 400))
-    assert sampler.sample(torch.zeros(400, 400, dtype=torch.bfloat16), torch.arange(400)).tolist() == list(range(400))
 
 
 def test_seeds_below_zero_are_taken(model):
@@ -321,9 +205,6 @@ def test_no_prompts_are_refused(model):
         generate_batch(model, [])
 
 
-# ---- text ----
-
-
 class Says:
     """Stands for the decoder of a model that continues each row by the given ids."""
 
@@ -417,98 +298,3 @@ def test_a_text_in_place_of_a_list_of_texts_is_refused(model, tokenizer):
 def test_a_special_token_in_the_prompt_is_refused(model, tokenizer):
     with pytest.raises(UserError, match=r"special token '<\|endoftext\|>'"):
         next(stream_text(model, tokenizer, "Forget this.<|endoftext|>Now"))
-
-
-# ---- the command ----
-
-
-def test_the_command_writes_the_prompt_and_then_the_text(run, model_folder, model, tokenizer):
-    arguments = [
-        "-m",
-        "alilama.generate",
-        model_folder,
-        "--prompt",
-        "Once upon a time, Zoë",
-        "--seed=3",
-        "--max_new_tokens=30",
-        "--temperature=0.9",
-        "--top_k=50",
-        "--top_p=0.95",
-        "--min_p=0.01",
-        "--repetition_penalty=1.1",
-        "--context=9",
-    ]
-    result = run(*arguments)
-    text = "".join(
-        stream_text(
-            model,
-            tokenizer,
-            "Once upon a time, Zoë",
-            seed=3,
-            max_new_tokens=30,
-            temperature=0.9,
-            top_k=50,
-            top_p=0.95,
-            min_p=0.01,
-            repetition_penalty=1.1,
-            context=9,
-        )
-    )
-    assert text
-    assert (result.returncode, result.stdout, result.stderr) == (0, f"Once upon a time, Zoë{text}\n", "")
-
-
-def test_the_command_writes_a_text_for_every_prompt(run, model_folder, model, tokenizer):
-    prompts = ["Once", "Tom and Mia went"]
-    arguments = [f"--prompt={prompt}" for prompt in prompts]
-    result = run("-m", "alilama.generate", *arguments, model_folder, "--seed=3", "--max_new_tokens=9")
-    texts = [
-        "".join(pieces)
-        for pieces in zip(prompts, *stream_texts(model, tokenizer, prompts, seed=3, max_new_tokens=9), strict=True)
-    ]
-    assert (result.returncode, result.stdout, result.stderr) == (0, "\n\n".join(texts) + "\n", "")
-
-
-def test_the_command_writes_to_a_terminal_that_lacks_a_character(run, model_folder):
-    """A Windows console or pipe often knows 256 characters only; model text holds any."""
-    result = run("-m", "alilama.generate", model_folder, "--prompt", "Zoë 🦙", "--max_new_tokens=3", PYTHONIOENCODING="ascii")
-    assert result.returncode == 0 and "Traceback" not in result.stderr, result.stderr
-    assert result.stdout.startswith("Zo")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--temperature=-1"], "temperature = -1"),
-        (["--top_k=0"], "top_k = 0"),
-        (["--top_p=2"], "top_p = 2"),
-        (["--max_new_tokens=0"], "max_new_tokens = 0"),
-        (["--prompt", "<|endoftext|>"], "special token"),
-        (["--seed", str(10**30)], "seed"),
-        (["--min_p=2"], "min_p = 2"),
-        (["--repetition_penalty=0"], "repetition_penalty = 0"),
-        (["--context=0"], "context = 0"),
-        (["--max_new_tokens=10000000000000"], "set context = 16"),
-    ],
-)
-def test_the_command_says_mistakes_in_one_line(arguments, message, refusal, model_folder, capsys):
-    assert message in refusal("alilama.generate", model_folder, *arguments)
-    assert capsys.readouterr().out == ""
-
-
-def test_the_command_says_that_there_is_no_model(refusal, tmp_path):
-    assert "is not a model folder" in refusal("alilama.generate", tmp_path / "missing")
-
-
-def test_a_prompt_longer_than_memory_allows_is_one_line(model_folder, run, tmp_path):
-    (tmp_path / "long.py").write_text(
-        "import resource, runpy, sys\n"
-        "import alilama.model.folder\n"
-        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
-        "resource.setrlimit(resource.RLIMIT_AS, (used + (500 << 20),) * 2)\n"
-        "sys.argv = ['generate', sys.argv[1], '--prompt', 'word ' * 3_000_000]\n"
-        "runpy.run_module('alilama.generate', run_name='__main__')\n"
-    )
-    result = run("long.py", model_folder)
-    assert result.returncode == 1
-    assert result.stderr.startswith("Error: ") and len(result.stderr.splitlines()) == 1, result.stderr[-500:]

@@ -1,19 +1,16 @@
+"""Token files: what is in them, what is held out, and what is refused."""
+
 import hashlib
-import itertools
 import json
-import os
 import random
 import re
-import signal
 
 import numpy as np
 import pytest
-from conftest import write_prose
+from helpers import files_of, write_prose, write_text
 
 from alilama.common import files
 from alilama.common.errors import UserError
-from alilama.common.files import replacing
-from alilama.data.batches import TrainingWindows
 from alilama.data.text import Source, find_sources, map_blocks, read_blocks
 from alilama.data.tokenizer import PATTERNS, Tokenizer
 from alilama.data.tokens import load_token_files, write_token_files
@@ -22,7 +19,7 @@ EOT = "<|endoftext|>"
 
 
 def split_documents(content: bytes) -> list[bytes]:
-    """The rule of the design, section 4, line by line: a separator is its line, its line end and the line end before it."""
+    """The rule, line by line: a separator is its line, its line end and the line end before it."""
     documents, document = [], b""
     *lines, rest = content.split(b"\n")
     for line in [*(line + b"\n" for line in lines), rest]:
@@ -36,88 +33,6 @@ def split_documents(content: bytes) -> list[bytes]:
 
 def expected_ids(tokenizer: Tokenizer, documents: list[bytes]) -> list[int]:
     return [id for document in documents for id in (tokenizer.eot_id, *tokenizer.encode_ordinary(document.decode()))]
-
-
-def files_of(folder) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-def write_text(folder, name: str, content: str | bytes):
-    path = folder / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return path
-
-
-# ---- text files ----
-
-
-@pytest.fixture
-def texts(tmp_path):
-    for name in ("b.txt", "a.txt", "deep/er/c.md", ".hidden", "half.txt.part", "empty.txt"):
-        write_text(tmp_path / "texts", name, "" if name == "empty.txt" else "some text")
-    return tmp_path / "texts"
-
-
-def names_of(sources):
-    return [source.path.name for source in sources]
-
-
-def test_a_file_is_one_source_of_its_whole_size(texts):
-    assert find_sources(str(texts / "a.txt")) == [Source(texts / "a.txt", 0, 9)]
-
-
-def test_a_folder_gives_all_files_below_in_order_without_hidden_empty_and_unfinished_ones(texts):
-    assert names_of(find_sources(str(texts))) == ["a.txt", "b.txt", "c.md"]
-
-
-def test_files_in_hidden_folders_are_passed_over(texts):
-    write_text(texts, ".ipynb_checkpoints/copy.txt", "an old copy")
-    write_text(texts, ".git/HEAD", "ref")
-    assert names_of(find_sources(str(texts))) == ["a.txt", "b.txt", "c.md"]
-
-
-def test_a_pattern_gives_what_it_matches_in_order(texts):
-    assert names_of(find_sources(str(texts / "*.txt"))) == ["a.txt", "b.txt"]
-    assert names_of(find_sources(str(texts / "**" / "*.md"))) == ["c.md"]
-
-
-def test_several_names_are_read_in_their_order_and_no_file_twice(texts):
-    assert names_of(find_sources([str(texts / "b.txt"), str(texts)])) == ["b.txt", "a.txt", "c.md"]
-
-
-def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tmp_path):
-    write_text(tmp_path, "[a].txt", "x")
-    write_text(tmp_path, "a.txt", "x")
-    assert names_of(find_sources(str(tmp_path / "[a].txt"))) == ["[a].txt"]
-
-
-def test_a_hidden_file_that_is_named_is_read(texts):
-    assert names_of(find_sources(str(texts / ".hidden"))) == [".hidden"]
-
-
-@pytest.mark.parametrize("name", ["missing.txt", "*.nothing", "no/such/folder"])
-def test_a_name_that_leads_nowhere_is_refused(texts, name):
-    with pytest.raises(UserError, match=r"val_files: .*leads to no file"):
-        find_sources([str(texts), str(texts / name)], "val_files")
-
-
-def test_a_folder_without_text_is_refused(tmp_path):
-    write_text(tmp_path, "empty/.gitkeep", "")
-    with pytest.raises(UserError, match="leads to no file"):
-        find_sources(str(tmp_path / "empty"))
-
-
-def test_empty_files_alone_are_refused(texts):
-    with pytest.raises(UserError, match="is empty"):
-        find_sources(str(texts / "empty.txt"))
-
-
-@pytest.mark.parametrize("nothing", [[], ""])
-def test_no_name_at_all_is_refused(nothing, texts, monkeypatch):
-    monkeypatch.chdir(texts)
-    with pytest.raises(UserError, match="data_files"):
-        find_sources(nothing)
 
 
 ODD_TEXT = (
@@ -175,76 +90,6 @@ def test_random_texts_give_the_same_tokens_in_blocks_as_whole(tmp_path, tokenize
         blocks = read_blocks([Source(path, 0, len(text.encode()))], "gpt4")
         found = [id for block in blocks for id in tokenizer.encode_block(block)[0].tolist()]
         assert found == expected_ids(tokenizer, split_documents(text.encode())), repr(text)
-
-
-def test_read_blocks_reads_no_more_than_a_source_says(tmp_path):
-    path = write_text(tmp_path, "text", "0123456789")
-    assert [block.text for block in read_blocks([Source(path, 2, 5), Source(path, 8, 10)], "gpt4")] == [b"234", b"89"]
-
-
-def test_a_file_that_shrinks_while_it_is_read_is_an_error_and_no_endless_loop(tmp_path):
-    path = write_text(tmp_path, "text", "0123456789")
-
-    def too_long(number, frame):
-        raise AssertionError("still reading after 2 s")
-
-    handler = signal.signal(signal.SIGALRM, too_long)
-    signal.setitimer(signal.ITIMER_REAL, 2)
-    try:
-        with pytest.raises(UserError):
-            list(read_blocks([Source(path, 0, 20)], "gpt4"))
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, handler)
-
-
-def test_map_blocks_keeps_the_order_passes_on_errors_and_reads_only_a_few_blocks_ahead():
-    read = []
-
-    def blocks():
-        for i in range(100):
-            read.append(i)
-            yield i
-
-    squares = map_blocks(lambda i: i * i, blocks(), 3)
-    assert [next(squares) for _ in range(5)] == [0, 1, 4, 9, 16]
-    assert len(read) <= 9
-    assert list(squares) == [i * i for i in range(5, 100)]
-
-    def fails(i):
-        raise MemoryError
-
-    with pytest.raises(MemoryError):
-        list(map_blocks(fails, range(10), 2))
-
-
-# ---- writing ----
-
-
-def test_replacing_keeps_the_old_file_until_the_new_one_is_whole(tmp_path):
-    path = write_text(tmp_path, "file", "old")
-    with pytest.raises(KeyboardInterrupt), replacing(path) as file:
-        file.write(b"half of the new")
-        file.flush()
-        assert path.read_bytes() == b"old"
-        raise KeyboardInterrupt
-    assert files_of(tmp_path) == {"file": b"old"}
-    with replacing(path) as file:
-        file.write(b"new")
-    assert files_of(tmp_path) == {"file": b"new"}
-
-
-def test_replacing_has_the_file_on_disk_before_it_takes_the_name(tmp_path, monkeypatch):
-    happened = []
-    fsync, replace = files.os.fsync, files.os.replace
-    monkeypatch.setattr(files.os, "fsync", lambda file: (happened.append("fsync"), fsync(file)))
-    monkeypatch.setattr(files.os, "replace", lambda part, path: (happened.append("replace"), replace(part, path)))
-    with replacing(tmp_path / "file") as file:
-        file.write(b"new")
-    assert happened == ["fsync", "replace"]
-
-
-# ---- token files ----
 
 
 def test_every_document_is_preceded_by_end_of_text_and_separators_are_those_of_the_design(tokenizer, tmp_path):
@@ -419,9 +264,6 @@ def test_a_text_too_small_for_two_splits_is_refused_and_nothing_is_written(token
     assert files_of(tmp_path / "out") == {}
 
 
-# ---- reading token files ----
-
-
 @pytest.fixture
 def tokens_dir(tokenizer, text_file, tmp_path):
     write_token_files(tokenizer, find_sources(str(text_file)), tmp_path / "tokens", val_fraction=0.1)
@@ -497,94 +339,6 @@ def test_loading_runs_no_code(tokens_dir, tokenizer, tmp_path):
     assert not (tmp_path / "was_run").exists()
 
 
-# ---- batches ----
-
-
-def epoch_of(windows: TrainingWindows, epoch: int) -> np.ndarray:
-    """The windows of an epoch, (windows_per_epoch, T + 1), for a batch size of 1."""
-    first = epoch * windows.windows_per_epoch
-    return np.concatenate([windows.batch(step) for step in range(first, first + windows.windows_per_epoch)])
-
-
-@pytest.mark.parametrize("size", [100, 101, 105, 109, 110, 111, 8, 7])
-def test_an_epoch_visits_each_window_once_and_windows_do_not_overlap(size):
-    T = 6
-    windows = TrainingWindows(np.arange(size, dtype=np.uint16), 0, T, 1, seed=3)
-    for epoch in range(5):
-        visited = epoch_of(windows, epoch)
-        assert visited.shape == (windows.windows_per_epoch, T + 1)
-        assert (np.diff(visited, axis=1) == 1).all() and visited.min() >= 0 and visited.max() < size
-        starts = np.sort(visited[:, 0])
-        assert (np.diff(starts) == T).all()
-        assert starts[0] + (size - 1 - T - starts[-1]) < 2 * T  # as many windows as fit behind any offset
-    assert windows.windows_per_epoch >= max(1, (size - 1) // T - 1)
-
-
-def test_every_epoch_has_another_order_and_another_offset():
-    windows = TrainingWindows(np.arange(2000, dtype=np.uint16), 0, 10, 1, seed=0)
-    epochs = [epoch_of(windows, epoch)[:, 0] for epoch in range(30)]
-    orders = {tuple(starts.argsort()) for starts in epochs}
-    assert len(orders) == 30
-    assert {int(starts.min()) for starts in epochs} == set(range(10))  # all offsets come up in time
-    assert all(not (np.diff(starts) > 0).all() for starts in epochs)
-
-
-def test_every_target_token_is_reached_in_time():
-    windows = TrainingWindows(np.arange(100, dtype=np.uint16), 0, 7, 1, seed=0)
-    reached = {int(token) for epoch in range(60) for token in epoch_of(windows, epoch)[:, 1:].ravel()}
-    assert reached == set(range(1, 100))
-
-
-@pytest.mark.parametrize("has_first_eot", [True, False])
-def test_every_epoch_lays_whole_documents_behind_one_another_in_another_order(has_first_eot):
-    rng, T, eot_id = np.random.default_rng(0), 9, 999
-    documents = [list(range(10 * i, 10 * i + rng.integers(1, 10))) for i in range(40)]  # no id is there twice
-    ids = np.array([id for document in documents for id in (eot_id, *document)][not has_first_eot :], dtype=np.uint16)
-    windows, neighbours = TrainingWindows(ids, eot_id, T, 1, seed=0), []
-    for epoch in range(8):
-        visited = epoch_of(windows, epoch)
-        targets = visited[:, 1:][visited[:, 1:] != eot_id]
-        assert len(np.unique(targets)) == len(targets) > len(ids) - len(documents) - 2 * T
-        inside = (visited[:, 1:] != eot_id) & (visited[:, :-1] != eot_id)
-        assert (np.diff(visited, axis=1)[inside] == 1).mean() >= (1 if has_first_eot else 0.98)
-        around = [window[i - 1 : i + 2].tolist() for window in visited for i in range(1, T) if window[i] == eot_id]
-        assert all(before in [document[-1] for document in documents] for before, _, _ in around)
-        assert all(after in [document[0] for document in documents] for _, _, after in around)
-        neighbours.append({(before, after) for before, _, after in around})
-    assert all(len(pairs) > 20 and len(pairs & others) < 6 for pairs, others in itertools.combinations(neighbours, 2))
-
-
-def test_a_batch_is_a_function_of_the_seed_and_the_step_alone():
-    ids = np.arange(1000, dtype=np.uint16)
-    ids[::25] = 0
-    in_order = TrainingWindows(ids, 0, 10, 7, seed=5)
-    batches = [in_order.batch(step).tolist() for step in range(60)]
-    for step in (59, 3, 14, 13, 40, 0):
-        assert TrainingWindows(ids, 0, 10, 7, seed=5).batch(step).tolist() == batches[step]
-    jumping = TrainingWindows(ids, 0, 10, 7, seed=5)
-    for step in (59, 3, 14, 13, 40, 0):
-        assert jumping.batch(step).tolist() == batches[step]
-    assert TrainingWindows(ids, 0, 10, 7, seed=6).batch(0).tolist() != batches[0]
-
-
-def test_batches_go_on_over_the_end_of_an_epoch():
-    ids = np.arange(101, dtype=np.uint16)
-    one, four = TrainingWindows(ids, 0, 10, 1, seed=0), TrainingWindows(ids, 0, 10, 4, seed=0)
-    windows = np.concatenate([one.batch(step) for step in range(40)])
-    assert np.array_equal(np.concatenate([four.batch(step) for step in range(10)]), windows)
-
-
-def test_a_batch_holds_int64_windows_of_context_and_one_more():
-    batch = TrainingWindows(np.arange(100, dtype=np.uint16), 0, 8, 3, seed=0).batch(0)
-    assert batch.shape == (3, 9) and batch.dtype == np.int64
-
-
-def test_a_text_smaller_than_one_window_is_refused():
-    assert TrainingWindows(np.arange(9, dtype=np.uint16), 0, 8, 1, 0).batch(0).tolist() == [list(range(9))]
-    with pytest.raises(UserError, match=r"8 tokens.*max_seq_len"):
-        TrainingWindows(np.arange(8, dtype=np.uint16), 0, 8, 1, 0)
-
-
 @pytest.mark.parametrize("pattern", ["gpt4", r"\w+|\W"])
 @pytest.mark.parametrize("block_bytes", [16, 1 << 20])
 def test_files_and_blocks_of_separators_alone_are_passed_over(pattern, block_bytes, tmp_path, monkeypatch):
@@ -600,26 +354,3 @@ def test_separators_alone_leave_nothing_to_hold_out(tokenizer, tmp_path):
     write_text(tmp_path, "a.txt", f"{EOT}\n{EOT}\n")
     with pytest.raises(UserError, match="leaves nothing for"):
         write_token_files(tokenizer, find_sources(str(tmp_path)), tmp_path / "tokens", val_fraction=0.3)
-
-
-def test_text_without_a_place_to_cut_is_cut_with_a_warning_and_loses_nothing(tokenizer, tmp_path, monkeypatch):
-    monkeypatch.setattr("alilama.data.text.BLOCK_BYTES", 100)
-    monkeypatch.setattr("alilama.data.text.MAX_UNCUT_BYTES", 1000)
-    path = write_text(tmp_path, "line.txt", "ab" * 3000)
-    with pytest.warns(UserWarning, match="without a place to cut"):
-        blocks = list(read_blocks([Source(path, 0, 6000)], "gpt4"))
-    assert b"".join(block.text for block in blocks) == b"ab" * 3000
-    assert max(len(block.text) for block in blocks) < 4000 and [block.continues for block in blocks][:2] == [False, True]
-
-
-@pytest.mark.parametrize("number", [0, -1])
-def test_fewer_than_one_thread_is_refused(number, tokenizer):
-    with pytest.raises(UserError, match=f"num_threads = {number}"):
-        tokenizer.encode_batch(["a"], num_threads=number)
-
-
-def test_what_is_no_ordinary_file_is_not_replaced(tmp_path):
-    os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(UserError, match="not an ordinary file"), replacing(tmp_path / "pipe"):
-        pass
-    assert (tmp_path / "pipe").is_fifo()

@@ -1,0 +1,134 @@
+"""Text files: which ones a name means, and their blocks."""
+
+import signal
+
+import pytest
+from helpers import write_text
+
+from alilama.common.errors import UserError
+from alilama.data.text import Source, find_sources, map_blocks, read_blocks
+
+
+@pytest.fixture
+def texts(tmp_path):
+    for name in ("b.txt", "a.txt", "deep/er/c.md", ".hidden", "half.txt.part", "empty.txt"):
+        write_text(tmp_path / "texts", name, "" if name == "empty.txt" else "some text")
+    return tmp_path / "texts"
+
+
+def names_of(sources):
+    return [source.path.name for source in sources]
+
+
+def test_a_file_is_one_source_of_its_whole_size(texts):
+    assert find_sources(str(texts / "a.txt")) == [Source(texts / "a.txt", 0, 9)]
+
+
+def test_a_folder_gives_all_files_below_in_order_without_hidden_empty_and_unfinished_ones(texts):
+    assert names_of(find_sources(str(texts))) == ["a.txt", "b.txt", "c.md"]
+
+
+def test_files_in_hidden_folders_are_passed_over(texts):
+    write_text(texts, ".ipynb_checkpoints/copy.txt", "an old copy")
+    write_text(texts, ".git/HEAD", "ref")
+    assert names_of(find_sources(str(texts))) == ["a.txt", "b.txt", "c.md"]
+
+
+def test_a_pattern_gives_what_it_matches_in_order(texts):
+    assert names_of(find_sources(str(texts / "*.txt"))) == ["a.txt", "b.txt"]
+    assert names_of(find_sources(str(texts / "**" / "*.md"))) == ["c.md"]
+
+
+def test_several_names_are_read_in_their_order_and_no_file_twice(texts):
+    assert names_of(find_sources([str(texts / "b.txt"), str(texts)])) == ["b.txt", "a.txt", "c.md"]
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tmp_path):
+    write_text(tmp_path, "[a].txt", "x")
+    write_text(tmp_path, "a.txt", "x")
+    assert names_of(find_sources(str(tmp_path / "[a].txt"))) == ["[a].txt"]
+
+
+def test_a_hidden_file_that_is_named_is_read(texts):
+    assert names_of(find_sources(str(texts / ".hidden"))) == [".hidden"]
+
+
+@pytest.mark.parametrize("name", ["missing.txt", "*.nothing", "no/such/folder"])
+def test_a_name_that_leads_nowhere_is_refused(texts, name):
+    with pytest.raises(UserError, match=r"val_files: .*leads to no file"):
+        find_sources([str(texts), str(texts / name)], "val_files")
+
+
+def test_a_folder_without_text_is_refused(tmp_path):
+    write_text(tmp_path, "empty/.gitkeep", "")
+    with pytest.raises(UserError, match="leads to no file"):
+        find_sources(str(tmp_path / "empty"))
+
+
+def test_empty_files_alone_are_refused(texts):
+    with pytest.raises(UserError, match="is empty"):
+        find_sources(str(texts / "empty.txt"))
+
+
+@pytest.mark.parametrize("nothing", [[], ""])
+def test_no_name_at_all_is_refused(nothing, texts, monkeypatch):
+    monkeypatch.chdir(texts)
+    with pytest.raises(UserError, match="data_files"):
+        find_sources(nothing)
+
+
+def test_read_blocks_reads_no_more_than_a_source_says(tmp_path):
+    path = write_text(tmp_path, "text", "0123456789")
+    assert [block.text for block in read_blocks([Source(path, 2, 5), Source(path, 8, 10)], "gpt4")] == [b"234", b"89"]
+
+
+def test_a_file_that_shrinks_while_it_is_read_is_an_error_and_no_endless_loop(tmp_path):
+    path = write_text(tmp_path, "text", "0123456789")
+
+    def too_long(number, frame):
+        raise AssertionError("still reading after 2 s")
+
+    handler = signal.signal(signal.SIGALRM, too_long)
+    signal.setitimer(signal.ITIMER_REAL, 2)
+    try:
+        with pytest.raises(UserError):
+            list(read_blocks([Source(path, 0, 20)], "gpt4"))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler)
+
+
+def test_map_blocks_keeps_the_order_passes_on_errors_and_reads_only_a_few_blocks_ahead():
+    read = []
+
+    def blocks():
+        for i in range(100):
+            read.append(i)
+            yield i
+
+    squares = map_blocks(lambda i: i * i, blocks(), 3)
+    assert [next(squares) for _ in range(5)] == [0, 1, 4, 9, 16]
+    assert len(read) <= 9
+    assert list(squares) == [i * i for i in range(5, 100)]
+
+    def fails(i):
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        list(map_blocks(fails, range(10), 2))
+
+
+def test_text_without_a_place_to_cut_is_cut_with_a_warning_and_loses_nothing(tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setattr("alilama.data.text.BLOCK_BYTES", 100)
+    monkeypatch.setattr("alilama.data.text.MAX_UNCUT_BYTES", 1000)
+    path = write_text(tmp_path, "line.txt", "ab" * 3000)
+    with pytest.warns(UserWarning, match="without a place to cut"):
+        blocks = list(read_blocks([Source(path, 0, 6000)], "gpt4"))
+    assert b"".join(block.text for block in blocks) == b"ab" * 3000
+    assert max(len(block.text) for block in blocks) < 4000 and [block.continues for block in blocks][:2] == [False, True]
+
+
+@pytest.mark.parametrize("number", [0, -1])
+def test_fewer_than_one_thread_is_refused(number, tokenizer):
+    with pytest.raises(UserError, match=f"num_threads = {number}"):
+        tokenizer.encode_batch(["a"], num_threads=number)

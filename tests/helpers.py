@@ -1,0 +1,53 @@
+"""What several test files share: short stories, a tiny model, and where the repository is."""
+
+import random
+from pathlib import Path
+
+import torch
+
+from alilama.model.model import Model, ModelConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+
+NAMES = ["Lily", "Tom", "Mia", "Ben", "Zoë", "Sam", "Anna", "Max"]
+ANIMALS = ["cat", "dog", "bird", "fox", "frog", "mouse", "bear", "duck"]
+PLACES = ["garden", "forest", "old house", "blue lake", "small town", "kitchen", "big field"]
+FEELINGS = ["happy", "sad", "brave", "tired", "proud", "curious", "scared", "kind"]
+THINGS = ["ball", "kite", "lamp", "stone", "flower", "cake", "drum", "boat"]
+
+
+def write_prose(documents: int, seed: int) -> str:
+    """Returns short stories with <|endoftext|> lines between them, about 330 bytes each."""
+    rng = random.Random(seed)
+    stories = []
+    for _ in range(documents):
+        name, friend, animal = rng.choice(NAMES), rng.choice(NAMES), rng.choice(ANIMALS)
+        sentences = [f"Once upon a time, {name} and a {rng.choice(FEELINGS)} {animal} lived near the {rng.choice(PLACES)}."]
+        for _ in range(rng.randint(3, 5)):
+            found = f"{name} found a {rng.choice(THINGS)} in the {rng.choice(PLACES)} and felt very {rng.choice(FEELINGS)}."
+            said = f'"Look at my {rng.choice(THINGS)}!" said {friend}, and the {animal} ran to the {rng.choice(PLACES)}.'
+            gave = f"The {animal} was {rng.choice(FEELINGS)}, so {name} gave it {rng.randint(2, 12)} {rng.choice(THINGS)}s."
+            sentences.append(rng.choice([found, said, gave]))
+        stories.append(" ".join(sentences) + f"\nThen {name} went home.\n\nThe end…")
+    return "\n<|endoftext|>\n".join(stories) + "\n"
+
+
+def tiny_model(vocab_size: int, *, seed: int = 0, **shape) -> Model:
+    torch.manual_seed(seed)
+    shape = {"d_model": 32, "blocks": 2, "num_heads": 4, "max_seq_len": 16} | shape
+    return Model(ModelConfig(vocab_size, **{"hidden_dim": 4 * shape["d_model"]} | shape)).eval()
+
+
+def files_of(folder) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def write_text(folder, name: str, content: str | bytes):
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def truncate(path: Path):
+    path.write_bytes(path.read_bytes()[:-100])

@@ -1,0 +1,103 @@
+"""python -m alilama.generate"""
+
+import pytest
+
+from alilama.model.folder import load_model
+from alilama.writing.streams import stream_text, stream_texts
+
+
+@pytest.fixture(scope="module")
+def model(model_folder):
+    return load_model(model_folder)[0]
+
+
+def test_the_command_writes_the_prompt_and_then_the_text(run, model_folder, model, tokenizer):
+    arguments = [
+        "-m",
+        "alilama.generate",
+        model_folder,
+        "--prompt",
+        "Once upon a time, Zoë",
+        "--seed=3",
+        "--max_new_tokens=30",
+        "--temperature=0.9",
+        "--top_k=50",
+        "--top_p=0.95",
+        "--min_p=0.01",
+        "--repetition_penalty=1.1",
+        "--context=9",
+    ]
+    result = run(*arguments)
+    text = "".join(
+        stream_text(
+            model,
+            tokenizer,
+            "Once upon a time, Zoë",
+            seed=3,
+            max_new_tokens=30,
+            temperature=0.9,
+            top_k=50,
+            top_p=0.95,
+            min_p=0.01,
+            repetition_penalty=1.1,
+            context=9,
+        )
+    )
+    assert text
+    assert (result.returncode, result.stdout, result.stderr) == (0, f"Once upon a time, Zoë{text}\n", "")
+
+
+def test_the_command_writes_a_text_for_every_prompt(run, model_folder, model, tokenizer):
+    prompts = ["Once", "Tom and Mia went"]
+    arguments = [f"--prompt={prompt}" for prompt in prompts]
+    result = run("-m", "alilama.generate", *arguments, model_folder, "--seed=3", "--max_new_tokens=9")
+    texts = [
+        "".join(pieces)
+        for pieces in zip(prompts, *stream_texts(model, tokenizer, prompts, seed=3, max_new_tokens=9), strict=True)
+    ]
+    assert (result.returncode, result.stdout, result.stderr) == (0, "\n\n".join(texts) + "\n", "")
+
+
+def test_the_command_writes_to_a_terminal_that_lacks_a_character(run, model_folder):
+    """A Windows console or pipe often knows 256 characters only; model text holds any."""
+    result = run("-m", "alilama.generate", model_folder, "--prompt", "Zoë 🦙", "--max_new_tokens=3", PYTHONIOENCODING="ascii")
+    assert result.returncode == 0 and "Traceback" not in result.stderr, result.stderr
+    assert result.stdout.startswith("Zo")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--temperature=-1"], "temperature = -1"),
+        (["--top_k=0"], "top_k = 0"),
+        (["--top_p=2"], "top_p = 2"),
+        (["--max_new_tokens=0"], "max_new_tokens = 0"),
+        (["--prompt", "<|endoftext|>"], "special token"),
+        (["--seed", str(10**30)], "seed"),
+        (["--min_p=2"], "min_p = 2"),
+        (["--repetition_penalty=0"], "repetition_penalty = 0"),
+        (["--context=0"], "context = 0"),
+        (["--max_new_tokens=10000000000000"], "set context = 16"),
+    ],
+)
+def test_the_command_says_mistakes_in_one_line(arguments, message, refusal, model_folder, capsys):
+    assert message in refusal("alilama.generate", model_folder, *arguments)
+    assert capsys.readouterr().out == ""
+
+
+def test_the_command_says_that_there_is_no_model(refusal, tmp_path):
+    assert "is not a model folder" in refusal("alilama.generate", tmp_path / "missing")
+
+
+def test_a_prompt_longer_than_memory_allows_is_one_line(model_folder, run, tmp_path):
+    (tmp_path / "long.py").write_text(
+        "import resource, runpy, sys\n"
+        "import alilama.model.folder\n"
+        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + (500 << 20),) * 2)\n"
+        "sys.argv = ['generate', sys.argv[1], '--prompt', 'word ' * 3_000_000]\n"
+        "runpy.run_module('alilama.generate', run_name='__main__')\n"
+    )
+    result = run("long.py", model_folder)
+    assert result.returncode == 1
+    assert result.stderr.startswith("Error: ") and len(result.stderr.splitlines()) == 1, result.stderr[-500:]

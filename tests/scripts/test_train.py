@@ -1,0 +1,244 @@
+"""train.py from end to end: what is learned, written and said."""
+
+import math
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from helpers import ROOT
+from runs import SEED, STEPS, STOPS, B, T, arguments, read_log
+
+from alilama.data.batches import TrainingWindows
+from alilama.data.tokenizer import Tokenizer
+from alilama.data.tokens import load_token_files
+from alilama.model import folder as folders
+from alilama.model.folder import load_model
+from alilama.model.model import Model, ModelConfig
+from alilama.training import resume
+from alilama.training.scoring import evaluate
+from alilama.writing.streams import stream_text
+
+
+def test_train_leaves_a_model_that_learned_and_says_what_it_did(trained, tokens_dir):
+    folder, result = trained
+    assert result.returncode == 0, result.stderr
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "config.json",
+        "generation_config.json",
+        "log.csv",
+        "loss.png",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "training_state.pt",
+    ]
+    assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "tokenizer.json").read_bytes() == (tokens_dir / "tokenizer.json").read_bytes()
+    model, tokenizer = load_model(folder)
+    assert model.config == ModelConfig(400, 32, 1, 4, 128, T, 0.1)
+    assert f"{model.num_parameters():,} parameters" in result.stdout and f"{STEPS} steps of {B * T} tokens" in result.stdout
+    story = "".join(stream_text(model, tokenizer, "Once", max_new_tokens=400, temperature=0.7, seed=SEED))
+    assert f"Once{story}\n".replace("\r\n", "\n").replace("\r", "\n") in result.stdout  # read with universal newlines
+
+
+def test_the_log_says_what_happened_at_every_step(trained, tokens_dir):
+    folder, _ = trained
+    rows = read_log(folder)
+    tokenizer = Tokenizer.load(tokens_dir / "tokenizer.json")
+    tokens = load_token_files(tokens_dir, tokenizer)
+    windows_per_epoch = TrainingWindows(tokens.train, tokenizer.eot_id, T, B, SEED).windows_per_epoch
+    assert [int(row["step"]) for row in rows] == list(range(1, STEPS + 1))
+    assert [int(row["tokens"]) for row in rows] == [step * B * T for step in range(1, STEPS + 1)]
+    assert [float(row["epoch"]) for row in rows] == pytest.approx(
+        [step * B / windows_per_epoch for step in range(1, STEPS + 1)], abs=1e-4
+    )
+    # warm-up over 4 steps, then a line to zero over the other 16
+    rates = [0.01 * (step + 1) / 5 for step in range(4)] + [0.01 * (16 - i) / 16 for i in range(16)]
+    assert [float(row["learning_rate"]) for row in rows] == pytest.approx(rates, rel=0.01)
+    assert [bool(row["val_loss"]) for row in rows] == [step % 5 == 0 for step in range(1, STEPS + 1)]
+
+
+def test_the_saved_model_is_the_one_that_was_best_on_the_validation_tokens(trained, tokens_dir):
+    folder, _ = trained
+    model, tokenizer = load_model(folder)
+    val_ids = np.load(tokens_dir / "val.npy")[:301]
+    score = evaluate(model, tokenizer, val_ids, T)
+    evaluated = [(float(row["val_loss"]), float(row["val_bits_per_byte"])) for row in read_log(folder) if row["val_loss"]]
+    assert min(evaluated) == pytest.approx((score.loss, score.bits_per_byte), abs=1e-4)
+    assert min(evaluated)[0] < evaluated[0][0] < math.log(400)
+
+
+def test_a_model_that_gets_worse_does_not_replace_the_best_even_when_the_run_was_stopped(train_here, before_step, monkeypatch):
+    scores, of_score, saved, at_step = iter([5.0, 3.0, 4.0, 3.5]), {}, [], []
+
+    def loss(score):
+        if score.nats not in of_score:
+            of_score[score.nats] = next(scores)
+        return of_score[score.nats]
+
+    save_weights, save_state = folders.save_weights, resume.save_state
+    monkeypatch.setattr("alilama.training.scoring.Score.loss", property(loss))
+    monkeypatch.setattr(folders, "save_weights", lambda folder, model: (saved.append(1), save_weights(folder, model)))
+    monkeypatch.setattr(
+        resume, "save_state", lambda folder, state: (at_step.append((state["step"], len(saved))), save_state(folder, state))
+    )
+    before_step(11, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    train_here()
+    train_here()
+    assert at_step == [(0, 0), (5, 1), (10, 2), (12, 2), (15, 2), (20, 2)]
+
+
+def test_the_losses_are_those_of_a_training_loop_written_out(trained, tokens_dir):
+    """AdamW (Loshchilov and Hutter 2019), clipping and the schedule by hand, the model and the batches from the package."""
+    torch.manual_seed(SEED)
+    model = Model(ModelConfig(400, 32, 1, 4, 128, T, 0.1)).train()
+    eot_id = Tokenizer.load(tokens_dir / "tokenizer.json").eot_id
+    batches = TrainingWindows(np.load(tokens_dir / "train.npy"), eot_id, T, B, SEED)
+    first = {name: torch.zeros_like(parameter) for name, parameter in model.named_parameters()}
+    second = {name: torch.zeros_like(parameter) for name, parameter in model.named_parameters()}
+    losses, clipped = [], 0
+    torch.manual_seed(SEED)  # of dropout
+    for step in range(STEPS):
+        rate = 0.01 * (step + 1) / 5 if step < 4 else 0.01 * (20 - step) / 16
+        windows = torch.from_numpy(batches.batch(step))
+        loss = model.loss(windows[:, :-1], windows[:, 1:])
+        losses.append(loss.item())
+        gradients = dict(zip(first, torch.autograd.grad(loss, model.parameters()), strict=True))
+        norm = math.sqrt(sum(float((gradient.double() ** 2).sum()) for gradient in gradients.values()))
+        clipped += norm > 0.3
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                gradient = gradients[name] * min(1, 0.3 / norm)
+                first[name] = 0.9 * first[name] + 0.1 * gradient
+                second[name] = 0.95 * second[name] + 0.05 * gradient**2
+                if parameter.ndim == 2:
+                    parameter.mul_(1 - rate * 0.1)
+                mean, square = first[name] / (1 - 0.9 ** (step + 1)), second[name] / (1 - 0.95 ** (step + 1))
+                parameter.sub_(rate * mean / (square.sqrt() + 1e-8))
+    assert clipped > 0
+    assert [float(row["train_loss"]) for row in read_log(trained[0])] == pytest.approx(losses, abs=5e-4)
+    assert losses[-1] < losses[0] - 0.3
+
+
+def test_the_trained_model_writes_a_story(trained, run):
+    result = run("-m", "alilama.generate", trained[0], "--prompt", "Once upon a time", "--seed=1", "--max_new_tokens=20")
+    assert result.returncode == 0 and result.stderr == ""
+    assert result.stdout.startswith("Once upon a time") and len(result.stdout) > 30
+
+
+def test_a_state_that_gives_no_finite_loss_does_not_replace_a_good_one(train_here, tmp_path):
+    """The message promises that the last good state is in the folder."""
+    with pytest.raises((SystemExit, ValueError, RuntimeError)):
+        train_here(learning_rate=1e30, warmup=0.0, eval_interval=2)
+    state = resume.load_state(tmp_path / "models" / "owl")
+    if state is not None:
+        model = Model(ModelConfig(400, 32, 1, 4, 128, T))
+        model.load_state_dict(state["model"])
+        assert model.loss(torch.tensor([[1, 2]]), torch.tensor([[2, 3]])).isfinite()
+
+
+def test_one_step_that_is_not_finite_is_passed_over(train_here, before_step, tmp_path, monkeypatch, trained):
+    loss, calls = Model.loss, []
+
+    def once_infinite(self, *inputs, **options):
+        if self.training:
+            calls.append(1)
+        return loss(self, *inputs, **options) * (math.inf if len(calls) == 9 and self.training else 1)  # once before
+
+    monkeypatch.setattr(Model, "loss", once_infinite)
+    train_here()
+    rows, whole = read_log(tmp_path / "models" / "owl"), read_log(trained[0])
+    assert rows[:7] == whole[:7]
+    assert all(math.isfinite(float(row["train_loss"])) for row in rows[8:])
+    assert abs(float(rows[-1]["train_loss"]) - float(whole[-1]["train_loss"])) < 0.3
+
+
+def test_a_terminal_that_lacks_a_character_does_not_stop_the_training(run, tokens_dir, tmp_path):
+    result = run(
+        ROOT / "train.py",
+        *arguments(tokens_dir=tokens_dir, sample_prompt="Zoë", train_tokens=2 * B * T),
+        PYTHONIOENCODING="ascii",
+    )
+    assert result.returncode == 0, result.stderr[-300:]
+    assert (tmp_path / "models" / "owl" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_training_in_half_precision_comes_near_float32(precision, train_here, tmp_path, trained):
+    train_here(precision=precision, dropout=0.0, train_tokens=6 * B * T, model_name="half")
+    train_here(precision="fp32", dropout=0.0, train_tokens=6 * B * T, model_name="full")
+    half, full = (read_log(tmp_path / "models" / name) for name in ("half", "full"))
+    assert [float(row["train_loss"]) for row in half] == pytest.approx([float(row["train_loss"]) for row in full], abs=0.03)
+    assert [row["train_loss"] for row in half] != [row["train_loss"] for row in full]
+
+
+def test_a_compiled_model_learns_the_same(train_here, tmp_path, capsys):
+    train_here(compile_model=True, dropout=0.0, train_tokens=3 * B * T, model_name="compiled")
+    assert "Not compiled" not in capsys.readouterr().out
+    train_here(compile_model=False, dropout=0.0, train_tokens=3 * B * T, model_name="eager")
+    compiled, eager = (
+        [float(row["train_loss"]) for row in read_log(tmp_path / "models" / name)] for name in ("compiled", "eager")
+    )
+    assert compiled == pytest.approx(eager, abs=1e-4)
+
+
+def test_without_a_compiler_training_says_so_and_goes_on_as_if_it_had_not_tried(
+    train_here, tmp_path, monkeypatch, capsys, trained
+):
+    def no_compiler(function):
+        def compiled(*inputs):
+            raise RuntimeError("no C++ compiler found\nand a long story about it")
+
+        return compiled
+
+    monkeypatch.setattr(torch, "compile", no_compiler)
+    train_here(compile_model=True)
+    said = [line for line in capsys.readouterr().out.splitlines() if "compiler" in line]
+    assert len(said) == 1 and "no C++ compiler found" in said[0] and "--compile_model=False" in said[0]
+    assert read_log(tmp_path / "models" / "owl") == read_log(trained[0])
+
+
+def test_several_processes_learn_what_one_does_and_stop_and_go_on_together(train_here, tokens_dir, tmp_path):
+    """Without dropout, which differs between processes, losses differ by rounding only."""
+    train_here(dropout=0.0, log_interval=2, model_name="alone")
+    (tmp_path / "stops.py").write_text(STOPS)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    settings = arguments(tokens_dir=tokens_dir, dropout=0.0, log_interval=2)
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    outputs = []
+    for script in (["stops.py", "SIGTERM", "7"], [ROOT / "train.py"]):
+        result = subprocess.run(
+            [*command, *script, *settings], cwd=tmp_path, env=environment, capture_output=True, timeout=200, encoding="utf-8"
+        )
+        assert result.returncode == 0, result.stderr
+        outputs.append(result.stdout)
+    assert outputs[0].count("Stopped at step 8 of 20 and saved") == 1
+    assert outputs[1].count("Going on from step 8") == outputs[1].count("A story by owl") == 1 and "2 x" in outputs[1]
+    alone, together = (read_log(tmp_path / "models" / name) for name in ("alone", "owl"))
+    assert [row["step"] for row in together] == [row["step"] for row in alone]
+    for name in ("train_loss", "val_loss"):
+        found, expected = ([float(row[name]) for row in rows if row[name]] for rows in (together, alone))
+        assert found == pytest.approx(expected, abs=1e-3) and len(found) in (4, 12)
+
+
+def test_a_batch_that_processes_cannot_share_is_refused(train_refused, monkeypatch):
+    monkeypatch.setattr("alilama.training.trainer.join_processes", lambda device: (0, 3))
+    assert "batch_size = 8: expected a multiple of the 3 processes" in train_refused()
+
+
+def test_a_model_that_memorizes_is_told_so_with_what_to_change(train_here, tmp_path, capsys, text_file, run_here):
+    (tmp_path / "one.txt").write_text("Ba ke lin mo ra sto. " * 20, encoding="utf-8")
+    run_here(
+        "tokenize_data.py",
+        f"--data_files={tmp_path / 'one.txt'}",
+        f"--val_files={text_file}",
+        "--vocab_size=270",
+        f"--tokens_dir={tmp_path / 'few'}",
+    )
+    train_here(tokens_dir=tmp_path / "few", train_tokens=80 * B * T, eval_interval=5, dropout=0.0)
+    said = [line for line in capsys.readouterr().out.splitlines() if "memorizing" in line]
+    assert said and "--train_tokens=" in said[0] and "fewer blocks" in said[0] and "more text" in said[0]

@@ -1,0 +1,119 @@
+"""Runs that were stopped or killed go on, and models are trained on. Signals come at a step, not by chance."""
+
+import json
+import os
+import shutil
+import signal
+
+import pytest
+import torch
+from helpers import ROOT
+from runs import STEPS, STOPS, arguments, python, read_log
+
+from alilama.training import resume
+
+
+def test_a_run_that_was_terminated_and_killed_goes_on_to_the_same_losses_and_weights(trained, tokens_dir, tmp_path):
+    (tmp_path / "stops.py").write_text(STOPS)
+    command = arguments(tokens_dir=tokens_dir)
+    terminated = python(tmp_path, "stops.py", "SIGTERM", "7", *command)
+    assert terminated.returncode == 0 and "Stopped at step 8 of 20 and saved" in terminated.stdout, terminated.stderr
+    killed = python(tmp_path, "stops.py", "SIGKILL", "13", *command)
+    assert killed.returncode == -signal.SIGKILL and "Going on from step 8" in killed.stdout
+    folder = tmp_path / "models" / "owl"
+    assert [int(row["step"]) for row in read_log(folder)] == list(range(1, 14))
+    finished = python(tmp_path, ROOT / "train.py", *command)
+    assert finished.returncode == 0 and "Going on from step 10" in finished.stdout, finished.stderr
+    assert read_log(folder) == read_log(trained[0])
+    assert (folder / "model.safetensors").read_bytes() == (trained[0] / "model.safetensors").read_bytes()
+    assert finished.stdout.split("A story by")[1] == trained[1].stdout.split("A story by")[1]
+    assert not list(folder.glob("*.part"))
+
+
+def test_a_killed_run_without_a_checkpoint_begins_again(trained, tokens_dir, train_here, tmp_path, capsys):
+    (tmp_path / "stops.py").write_text(STOPS)
+    killed = python(tmp_path, "stops.py", "SIGKILL", "3", *arguments(tokens_dir=tokens_dir))
+    assert killed.returncode == -signal.SIGKILL
+    train_here()
+    assert "Going on" not in capsys.readouterr().out
+    assert read_log(tmp_path / "models" / "owl") == read_log(trained[0])
+
+
+def test_a_run_killed_between_saving_the_weights_and_the_state_goes_on_by_the_same_command(train_here, tmp_path, monkeypatch):
+    save_state = resume.save_state
+
+    def killed(folder, state):
+        if state["step"] > 0:
+            raise SystemExit("killed")
+        save_state(folder, state)
+
+    monkeypatch.setattr(resume, "save_state", killed)
+    with pytest.raises(SystemExit, match="killed"):
+        train_here()
+    monkeypatch.undo()
+    assert (tmp_path / "models" / "owl" / "model.safetensors").exists()
+    train_here()
+    assert len(read_log(tmp_path / "models" / "owl")) == STEPS
+
+
+def test_stopping_between_two_rows_of_the_log_loses_none_of_their_losses(train_here, before_step, tmp_path):
+    train_here(log_interval=4, model_name="whole")
+    before_step(5, lambda: os.kill(os.getpid(), signal.SIGINT))
+    train_here(log_interval=4)
+    train_here(log_interval=4)
+    assert read_log(tmp_path / "models" / "owl") == read_log(tmp_path / "models" / "whole")
+
+
+def test_what_neither_changes_the_model_nor_the_data_may_change_when_a_run_goes_on(train_here, before_step, tmp_path, trained):
+    before_step(9, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    train_here()
+    train_here(log_interval=2, eval_interval=20, sample_prompt="A cat", eval_tokens=100, val_fraction=0.3, vocab_size=999)
+    rows, whole = read_log(tmp_path / "models" / "owl"), read_log(trained[0])
+    assert [int(row["step"]) for row in rows] == [*range(1, 11), *range(12, 21, 2)]
+    assert [row["learning_rate"] for row in rows[10:]] == [row["learning_rate"] for row in whole[11::2]]
+
+
+def test_compiling_does_not_change_how_a_run_goes_on(train_here, before_step, tmp_path, monkeypatch):
+    """The example that is compiled must not use up random numbers: with them a resumed run drops out other activations."""
+    monkeypatch.setattr(torch, "compile", lambda function: function)
+    train_here(compile_model=True, model_name="whole")
+    before_step(9, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    train_here(compile_model=True)
+    train_here(compile_model=True)
+    assert read_log(tmp_path / "models" / "owl") == read_log(tmp_path / "models" / "whole")
+
+
+def test_a_log_whose_last_row_was_cut_by_a_full_disk_does_not_stop_the_run(owl, train_here, before_step, tmp_path):
+    shutil.rmtree(owl)
+    before_step(9, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    train_here()
+    log = (owl / "log.csv").read_text().splitlines(keepends=True)
+    (owl / "log.csv").write_text("".join(log) + "1")  # of 11,...
+    train_here()
+    assert [int(row["step"]) for row in read_log(owl)] == list(range(1, STEPS + 1))
+
+
+def test_training_on_from_a_model_starts_where_it_was(owl, train_here, tmp_path):
+    train_here(init_from="models/owl", model_name="wiser")
+    before, after = read_log(owl), read_log(tmp_path / "models" / "wiser")
+    assert float(after[0]["train_loss"]) < 0.5 * (float(before[0]["train_loss"]) + float(before[-1]["train_loss"]))
+    assert len(after) == STEPS
+
+
+def test_training_on_keeps_the_settings_that_were_asked_for(owl, train_here, tmp_path):
+    train_here(init_from="models/owl", model_name="wiser", max_seq_len=24, dropout=0.3)
+    config = json.loads((tmp_path / "models" / "wiser" / "config.json").read_text())
+    assert config["trained_seq_len"] == 24
+    assert config["resid_pdrop"] == 0.3
+
+
+def test_a_run_that_has_not_made_a_step_may_begin_again_with_other_settings(train_here, before_step, tmp_path, monkeypatch):
+    def fails():
+        raise MemoryError
+
+    before_step(0, fails)
+    with pytest.raises((SystemExit, MemoryError)):
+        train_here(max_seq_len=32)
+    monkeypatch.undo()
+    train_here(max_seq_len=24)
+    assert len(read_log(tmp_path / "models" / "owl")) > 0

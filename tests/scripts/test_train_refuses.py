@@ -1,0 +1,179 @@
+"""What train.py refuses in one line."""
+
+import json
+import os
+import shutil
+import signal
+
+import numpy as np
+import pytest
+import torch
+from helpers import ROOT, files_of
+from runs import B, T, read_log
+
+from alilama.common import files
+from alilama.data.tokenizer import Tokenizer
+
+
+def test_a_finished_model_is_not_touched_by_the_same_command(owl, train_refused):
+    before = files_of(owl)
+    message = train_refused()
+    assert "trained to its end (20 steps)" in message and "--init_from=" in message and "--model_name" in message
+    assert files_of(owl) == before
+
+
+def test_other_token_files_of_the_same_tokenizer_are_another_run(train_here, train_refused, before_step, tokens_dir, tmp_path):
+    before_step(9, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    train_here()
+    shutil.copytree(tokens_dir, tmp_path / "shorter")
+    np.save(tmp_path / "shorter" / "train.npy", np.load(tokens_dir / "train.npy")[:-10])
+    meta = json.loads((tmp_path / "shorter" / "meta.json").read_text())
+    meta["tokens"]["train"] -= 10
+    (tmp_path / "shorter" / "meta.json").write_text(json.dumps(meta))
+    assert "holds a run with token files = " in train_refused(tokens_dir="shorter")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"d_model": 64},
+        {"blocks": 2},
+        {"num_heads": 8},
+        {"hidden_dim": 64},
+        {"max_seq_len": 32},
+        {"dropout": 0.2},
+        {"batch_size": 4},
+        {"train_tokens": 5000},
+        {"learning_rate": 0.02},
+        {"warmup": 0.5},
+        {"weight_decay": 0.0},
+        {"beta1": 0.5},
+        {"beta2": 0.5},
+        {"grad_clip": 2.0},
+        {"optimizer": "muon"},
+        {"seed": 4},
+        {"precision": "bf16"},
+    ],
+)
+def test_a_run_with_another_setting_is_refused_and_leaves_the_model(changed, owl, train_refused):
+    before = files_of(owl)
+    [name] = changed
+    message = train_refused(**changed)
+    assert f"holds a run with {name} = " in message and "--model_name" in message
+    assert files_of(owl) == before
+
+
+def test_a_model_without_a_training_state_is_not_overwritten(owl, train_refused):
+    (owl / "training_state.pt").unlink()
+    before = files_of(owl)
+    assert "would be overwritten" in train_refused(model_name="owl", epochs=1)
+    assert files_of(owl) == before
+
+
+@pytest.mark.parametrize("content", [{"another": "file"}, [1], torch.zeros(3)], ids=["dict", "list", "tensor"])
+def test_a_foreign_training_state_is_refused(content, owl, train_refused):
+    torch.save(content, owl / "training_state.pt")
+    assert "training_state.pt" in train_refused()
+
+
+def test_a_damaged_training_state_is_refused(owl, train_refused):
+    (owl / "training_state.pt").write_bytes((owl / "training_state.pt").read_bytes()[:1000])
+    assert "training_state.pt is damaged" in train_refused()
+
+
+def test_a_model_with_another_tokenizer_is_no_start(owl, train_refused, run_here, text_file, tmp_path, tokens_dir):
+    run_here("tokenize_data.py", f"--data_files={text_file}", "--vocab_size=390", "--tokens_dir=others")
+    message = train_refused(init_from="models/owl", model_name="wiser", tokens_dir="others")
+    assert "another tokenizer" in message and "tokenize_data.py --init_from=models/owl" in message
+    assert not (tmp_path / "models" / "wiser").exists()
+    run_here("tokenize_data.py", f"--data_files={text_file}", "--init_from=models/owl", "--tokens_dir=others")
+    assert (tmp_path / "others" / "tokenizer.json").read_bytes() == (tokens_dir / "tokenizer.json").read_bytes()
+
+
+def test_a_model_that_is_not_there_is_no_start(train_refused, refusal, text_file):
+    assert "missing" in train_refused(init_from="models/missing")
+    assert "missing" in refusal("tokenize_data.py", f"--data_files={text_file}", "--init_from=models/missing", "--tokens_dir=t")
+
+
+def test_a_mistake_ends_with_exit_code_1_and_one_line(run):
+    for script, argument, found in (
+        ("tokenize_data.py", "--data_files=nowhere.txt", "data_files: 'nowhere.txt' leads to no file"),
+        ("train.py", "--tokens_dir=nowhere", "no token files in nowhere"),
+    ):
+        result = run(ROOT / script, argument)
+        assert result.returncode == 1 and result.stdout == ""
+        assert result.stderr.startswith("Error: ") and found in result.stderr
+        assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"max_seq_len": 1_000_000}, "fewer than one window"),
+        ({"num_heads": 5}, "num_heads = 5"),
+        ({"models_dir": "a_file"}, "a_file"),
+        ({"learning_rate": "fast"}, "learning_rate = 'fast'"),
+        ({"sample_prompt": "<|endoftext|>"}, "sample_prompt"),
+    ],
+)
+def test_train_says_mistakes_in_one_line_before_it_starts(changed, message, train_refused, tmp_path):
+    (tmp_path / "a_file").write_text("")
+    assert message in train_refused(**changed)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "meta.json").unlink(), "meta.json is missing"),
+        (lambda folder: (folder / "tokenizer.json").unlink(), "tokenize_data.py"),
+        (lambda folder: (folder / "tokenizer.json").write_text("{}"), "tokenizer.json"),
+        (lambda folder: Tokenizer([]).save(folder / "tokenizer.json"), "made by another tokenizer"),
+        (lambda folder: (folder / "train.npy").write_bytes((folder / "train.npy").read_bytes()[:-2]), "train.npy"),
+        (lambda folder: (folder / "val.npy").unlink(), "val.npy"),
+    ],
+)
+def test_damaged_token_files_end_the_training_in_one_line(damage, message, train_refused, tokens_dir, tmp_path):
+    shutil.copytree(tokens_dir, tmp_path / "tokens")
+    damage(tmp_path / "tokens")
+    assert message in train_refused(tokens_dir="tokens")
+    assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_ids_beyond_the_vocabulary_end_the_training_in_one_line(split, train_refused, tokens_dir, tmp_path):
+    shutil.copytree(tokens_dir, tmp_path / "tokens")
+    ids = np.load(tmp_path / "tokens" / f"{split}.npy")
+    ids[::7] = 60_000
+    np.save(tmp_path / "tokens" / f"{split}.npy", ids)
+    message = train_refused(tokens_dir="tokens", progress=True)
+    assert f"{split}.npy" in message and "tokenize_data.py" in message
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{}, {"eval_interval": 2}, {"train_tokens": 5 * B * T}, {"optimizer": "muon"}],
+    ids=["as usual", "evaluated before it is noticed", "over before it is noticed", "muon"],
+)
+def test_a_loss_that_is_not_finite_ends_with_one_line_of_advice(changed, train_refused, tmp_path):
+    message = train_refused(progress=True, **{"learning_rate": 1e30, "eval_interval": 1000, "warmup": 0.0} | changed)
+    assert "not finite" in message and "smaller learning_rate" in message
+
+
+def test_a_loss_that_is_not_finite_is_never_logged_as_zero(train_refused, tmp_path):
+    train_refused(progress=True, learning_rate=1e30, warmup=0.0, eval_interval=1000)
+    assert all(float(row["train_loss"] or "nan") != 0 for row in read_log(tmp_path / "models" / "owl"))
+
+
+def test_a_full_disk_ends_the_training_in_one_line(train_refused, monkeypatch):
+    def no_space(file):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", no_space)
+    assert "No space left" in train_refused()
+
+
+@pytest.mark.parametrize("damage", [{"model": {}}, {"optimizers": []}, {"optimizers": [5]}])
+def test_a_training_state_with_damaged_parts_is_refused(damage, owl, train_refused):
+    state = torch.load(owl / "training_state.pt", weights_only=True)
+    torch.save(state | {"step": 5} | damage, owl / "training_state.pt")
+    assert "training_state.pt is damaged" in train_refused()
