@@ -1,8 +1,11 @@
 """Model folders: what is saved comes back, and what does not fit is refused."""
 
+import copy
 import json
 import math
 import os
+import shutil
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -10,7 +13,9 @@ from helpers import tiny_model, truncate
 from safetensors.torch import load_file, save_file
 
 from alilama.common.errors import UserError
-from alilama.model.folder import MPT_SETTINGS, load_model, save_description, save_weights
+from alilama.model import folder as folders
+from alilama.model.folder import MPT_SETTINGS, is_mpt, load_model, save_description, save_weights
+from alilama.model.model import ARCHITECTURE, ModelConfig, block_weights, weight_shapes
 
 
 @pytest.fixture
@@ -180,3 +185,77 @@ def test_a_config_of_another_number_of_blocks_is_refused_before_anything_is_buil
     (folder / "config.json").write_text(json.dumps(config | {"n_layers": 2_000_000}))
     with pytest.raises(UserError, match="2000000 blocks"):
         load_model(folder)
+
+
+# ---- folders that Transformers saved, and other architectures ----
+
+
+@pytest.fixture(scope="module")
+def theirs(model_folder):
+    """The model as Transformers reads it."""
+    transformers = pytest.importorskip("transformers")
+    return transformers.AutoModelForCausalLM.from_pretrained(model_folder)
+
+
+@pytest.mark.parametrize("options", [{}, {"max_shard_size": "40KB"}], ids=["one file", "shards"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_folder_that_transformers_saved_comes_back(theirs, model_folder, dtype, options, tmp_path):
+    copy.deepcopy(theirs).to(dtype).save_pretrained(tmp_path, **options)
+    shutil.copy(model_folder / "tokenizer.json", tmp_path)
+    assert (len(list(tmp_path.glob("model-*.safetensors"))) > 1) == bool(options)
+    ours, expected = load_model(tmp_path)[0], load_model(model_folder)[0]
+    assert ours.config == expected.config
+    for name, weight in ours.state_dict().items():
+        assert torch.equal(weight, expected.state_dict()[name].to(dtype).float()), name
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (lambda index: index.write_text("{"), "index.json is damaged"),
+        (lambda index: index.write_text("[]"), "index.json is damaged"),
+        (lambda index: index.write_text('{"weight_map": {"a": 5}}'), "index.json is damaged"),
+        (lambda index: index.write_text('{"weight_map": {"a": "../a.safetensors"}}'), "outside of its folder"),
+        (lambda index: next(iter(index.parent.glob("model-*"))).unlink(), "is missing or damaged"),
+    ],
+)
+def test_a_damaged_index_of_shards_is_one_line(theirs, model_folder, damage, message, tmp_path):
+    theirs.save_pretrained(tmp_path, max_shard_size="40KB")
+    shutil.copy(model_folder / "tokenizer.json", tmp_path)
+    damage(tmp_path / "model.safetensors.index.json")
+    with pytest.raises(UserError, match=message) as refused:
+        load_model(tmp_path)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["slope_rule", "activation"])
+def test_a_folder_of_another_formula_is_refused_and_one_that_names_none_is_mpt(name, folder):
+    content = json.loads((folder / "config.json").read_text())
+    assert content.pop(name) == ARCHITECTURE[name]
+    (folder / "config.json").write_text(json.dumps(content))
+    load_model(folder)
+    (folder / "config.json").write_text(json.dumps(content | {name: "another"}))
+    with pytest.raises(UserError, match=f"another architecture: {name} is 'another', expected '{ARCHITECTURE[name]}'"):
+        load_model(folder)
+
+
+def test_a_model_of_another_formula_is_not_called_mpt(monkeypatch):
+    config = tiny_model(50).config
+    assert is_mpt(config)
+    with monkeypatch.context() as patch:
+        patch.setitem(folders.ARCHITECTURE, "slope_rule", "another")
+        assert not is_mpt(config)
+    with monkeypatch.context() as patch:
+        patch.setattr(folders, "block_weights", lambda config: block_weights(config) | {"ffn.gate_proj": (4, 4)})
+        assert not is_mpt(config)
+
+    @dataclass
+    class WithRotation(ModelConfig):
+        rotation: float = 0.0
+
+    assert is_mpt(WithRotation(**vars(config))) and not is_mpt(WithRotation(**vars(config), rotation=0.5))
+
+
+def test_the_table_of_weights_is_that_of_the_model():
+    model = tiny_model(50, blocks=3, hidden_dim=40)
+    assert weight_shapes(model.config) == {name: tuple(weight.shape) for name, weight in model.state_dict().items()}

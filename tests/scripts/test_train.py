@@ -242,3 +242,16 @@ def test_a_model_that_memorizes_is_told_so_with_what_to_change(train_here, tmp_p
     train_here(tokens_dir=tmp_path / "few", train_tokens=80 * B * T, eval_interval=5, dropout=0.0)
     said = [line for line in capsys.readouterr().out.splitlines() if "memorizing" in line]
     assert said and "--train_tokens=" in said[0] and "fewer blocks" in said[0] and "more text" in said[0]
+
+
+def test_in_a_log_progress_is_a_few_lines(trained):
+    """20 steps with a row of the log each; there is no terminal."""
+    lines = [line for line in trained[1].stderr.splitlines() if "step" in line]
+    assert 1 <= len(lines) <= 3 and "\r" not in trained[1].stderr and "20/20" in lines[-1]
+
+
+def test_missing_kernels_are_said_with_what_they_cost(train_here, monkeypatch, capsys):
+    monkeypatch.setattr("alilama.model.kernels._kernels", None)
+    train_here(train_tokens=B * T, model_name="slow")
+    said = [line for line in capsys.readouterr().out.splitlines() if "kernels" in line]
+    assert len(said) == 1 and "pip install -e ." in said[0]

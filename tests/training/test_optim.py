@@ -1,10 +1,12 @@
+import copy
 import math
 
 import pytest
 import torch
 from helpers import tiny_model
 
-from alilama.training.optim import learning_rate_at, make_optimizers, orthogonalize
+from alilama.common import config
+from alilama.training.optim import OPTIMIZERS, learning_rate_at, make_optimizers, orthogonalize
 
 
 def test_the_learning_rate_rises_in_the_warm_up_and_then_falls_to_zero_in_a_line(make_config):
@@ -145,3 +147,88 @@ def test_training_lowers_the_loss(make_config, optimizer):
             each.zero_grad()
         losses.append(loss.item())
     assert losses[-1] < 0.5 * losses[0]
+
+
+# ---- what every optimizer keeps to ----
+
+
+@pytest.fixture(params=OPTIMIZERS)
+def optimized(request, make_config):
+    """A model, and the optimizers that the setting makes for it, once for every one there is."""
+    model = tiny_model(50)
+    return model, make_optimizers(model, make_config(optimizer=request.param)), OPTIMIZERS[request.param]
+
+
+def make_step(model, optimizers, seed: int, lr: float = 0.01, found_inf: float = 0.0):
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=generator)
+    for optimizer in optimizers:
+        optimizer.found_inf = torch.tensor(found_inf)
+        for group in optimizer.param_groups:
+            group["lr"].fill_(lr)
+        optimizer.step()
+
+
+def snapshot(model, optimizers) -> list[torch.Tensor]:
+    states = [value for each in optimizers for state in each.state.values() for value in state.values()]
+    return [tensor.detach().clone() for tensor in [*model.parameters(), *states]]
+
+
+def test_every_parameter_is_updated_by_one_optimizer(optimized):
+    model, optimizers, _ = optimized
+    taken = [parameter for optimizer in optimizers for group in optimizer.param_groups for parameter in group["params"]]
+    assert len(taken) == len(set(taken)) and set(taken) == set(model.parameters())
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    make_step(model, optimizers, 0)
+    assert not any(torch.equal(now, then) for now, then in zip(model.parameters(), before, strict=True))
+
+
+def test_norms_are_not_decayed_and_matrices_are(optimized):
+    _, optimizers, _ = optimized
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            assert {parameter.ndim for parameter in group["params"]} == ({1} if group["weight_decay"] == 0 else {2})
+
+
+def test_the_learning_rate_is_a_tensor_that_is_looked_at_in_each_step(optimized):
+    model, optimizers, _ = optimized
+    assert all(isinstance(group["lr"], torch.Tensor) for optimizer in optimizers for group in optimizer.param_groups)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    make_step(model, optimizers, 0, lr=0.0)
+    assert all(torch.equal(now, then) for now, then in zip(model.parameters(), before, strict=True))
+
+
+def test_a_step_that_is_not_finite_leaves_weights_and_state_as_they_are(optimized):
+    model, optimizers, _ = optimized
+    make_step(model, optimizers, 0)
+    before = snapshot(model, optimizers)
+    make_step(model, optimizers, 1, found_inf=1.0)
+    assert all(torch.equal(now, then) for now, then in zip(snapshot(model, optimizers), before, strict=True))
+
+
+def test_an_optimizer_goes_on_from_its_state_bit_for_bit(optimized, make_config, request):
+    model, optimizers, _ = optimized
+    make_step(model, optimizers, 0)
+    other = copy.deepcopy(model)
+    again = make_optimizers(other, make_config(optimizer=request.node.callspec.params["optimized"]))
+    for optimizer, earlier in zip(again, optimizers, strict=True):
+        state = copy.deepcopy(earlier.state_dict()["state"])
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    for seed in (1, 2):
+        make_step(model, optimizers, seed)
+        make_step(other, again, seed)
+    assert all(torch.equal(one, two) for one, two in zip(model.parameters(), other.parameters(), strict=True))
+
+
+def test_the_memory_of_an_optimizer_is_what_it_says(optimized):
+    model, optimizers, kind = optimized
+    make_step(model, optimizers, 0)
+    matrices = {id(parameter) for parameter in model.blocks.parameters() if parameter.ndim == 2}
+    states = [state for each in optimizers for parameter, state in each.state.items() if id(parameter) in matrices]
+    num_bytes = sum(value.nbytes for state in states for value in state.values() if value.ndim == 2)
+    assert num_bytes == kind.state_bytes * sum(p.numel() for p in model.blocks.parameters() if p.ndim == 2)
+
+
+def test_the_settings_know_every_optimizer():
+    assert set(OPTIMIZERS) == set(config.OPTIMIZERS)

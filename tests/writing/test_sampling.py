@@ -1,11 +1,15 @@
 """How the next token is taken from the logits."""
 
 import math
+from dataclasses import fields
 
 import pytest
 import torch
 from helpers import tiny_model
 
+from alilama.common.errors import UserError
+from alilama.generate import make_parser
+from alilama.views.notebook import sampling_slider
 from alilama.writing import sampling
 from alilama.writing.sampling import Sampler, Sampling, draw, next_token_probabilities
 
@@ -120,3 +124,28 @@ def test_logits_in_half_precision_are_sampled_in_float32():
     sampler = Sampler(Sampling(1.0), [[1]] * 400, tiny_model(400), 1, None)
     sampler.uniforms.copy_(((torch.arange(400) + 0.5) / 400).expand(sampling.DRAWS, 400))
     assert sampler.sample(torch.zeros(400, 400, dtype=torch.bfloat16), torch.arange(400)).tolist() == list(range(400))
+
+
+# A value of each field that changes the distribution: a new field needs one here.
+OTHER_VALUES = {"temperature": 0.3, "top_k": 2, "top_p": 0.5, "min_p": 0.5, "repetition_penalty": 2.0}
+
+
+@pytest.mark.parametrize("field", fields(Sampling), ids=lambda field: field.name)
+def test_every_field_changes_the_distribution_and_is_on_the_command_line_and_a_slider(field):
+    assert field.name in OTHER_VALUES, f"{field.name} needs a value in OTHER_VALUES"
+    value = OTHER_VALUES[field.name]
+    logits, seen = torch.tensor([2.0, 1.0, 0.5, -1.0]), torch.tensor([True, False, False, True])
+    usual, changed = (next_token_probabilities(logits, Sampling(**given), seen) for given in ({}, {field.name: value}))
+    assert not torch.allclose(usual, changed, atol=1e-3)
+    settings = vars(make_parser().parse_args([f"--{field.name}={value}"]))
+    assert settings[field.name] == value and vars(make_parser().parse_args([]))[field.name] == field.default
+    slider = sampling_slider(field)
+    assert field.name in slider.description and slider.value == (field.default or 0)
+    slider.value = value
+    assert slider.value == pytest.approx(value)
+
+
+@pytest.mark.parametrize("field", fields(Sampling), ids=lambda field: field.name)
+def test_a_value_out_of_the_range_of_a_field_is_refused_with_what_is_expected(field):
+    with pytest.raises(UserError, match=rf"{field.name} = -1: expected .+"):
+        Sampling(**{field.name: -1})
