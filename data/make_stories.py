@@ -66,12 +66,14 @@ class Story:
     def __init__(self, rng: random.Random, plot: Rule, grammar: Grammar = GRAMMAR):
         self.random, self.grammar = rng.random, grammar
         self.words: dict[str, Row] = {}  # by the slot's name: "toy", "toy2"
-        self.cast: dict[str, Row] = {}
-        kinds = grammar.tables["kind"]
-        hero = self.pick(kinds)
-        self.join("hero", hero, "child")
-        self.join("friend", self.pick([kind for kind in kinds if kind["hand"] == hero["hand"]]), "child")
-        self.join("elder", hero, "grownup")
+        self.cast: dict[str, Row] = {}  # by role: all words that depend on who it is
+        company, [hers, his] = self.pick(grammar.tables["company"]), grammar.tables["gender"]
+        one, other = self.pick([(hers, his), (his, hers)])  # so that "he" and "she" are never the same
+        kind = self.pick(grammar.tables["kind"])
+        friends = [each for each in grammar.tables["kind"] if each["hand"] == kind["hand"]]
+        self.cast["hero"] = {**one, **kind, "name": company[one["child"]]}
+        self.cast["friend"] = {**other, **self.pick(friends), "name": company[other["child"]]}
+        self.cast["elder"] = {**other, **kind, "name": company[other["grownup"]]}
         self.paragraphs = self.tell(plot, self.cast["hero"])
 
     def text(self) -> str:
@@ -79,11 +81,6 @@ class Story:
 
     def pick(self, options: list):
         return options[int(self.random() * len(options))]
-
-    def join(self, role: str, kind: Row, age: str):
-        """Takes a character into the cast, as a row of all words that depend on it."""
-        gender = self.pick(self.grammar.tables["gender"])
-        self.cast[role] = {**gender, **kind, "name": self.word(f"{gender[age]}{len(self.cast)}")}
 
     def tell(self, rule: Rule, who: Row) -> list[str]:
         """Returns the paragraphs of a plot or rule about `who`."""

@@ -1,19 +1,24 @@
 """Tokenizer files of others: Hugging Face's tokenizer.json, written and read, and minbpe's .model, read."""
 
+import json
 from dataclasses import dataclass
+
+import regex
 
 from alilama import _bpe
 from alilama.common.errors import UserError
 
 END_OF_TEXT = "<|endoftext|>"
 GPT2_PATTERN = _bpe.PATTERNS["gpt2"]  # what ByteLevel cuts by
+ONE_PIECE_PATTERN = r"[\s\S]+"  # leaves a text in one piece; `tokenizers` cannot open (?s:.+)
+MAX_GAPS = 1 << 20  # ids without a token, so that a small file cannot fill the memory
 
 
 @dataclass(frozen=True)
 class Vocabulary:
     """What the C++ encoder is made of: the bytes of each id, and how ids merge.
 
-    tokens: by id, special tokens too; empty where an id is none. byte_ids: what each byte is before any merge. merges:
+    tokens: by id, special tokens too; empty for an id without a token. byte_ids: what each byte is before any merge. merges:
     (left, right, result), the earlier one goes first. whole_pieces: ids of tokens that a piece with their bytes becomes
     without any merge.
     """
@@ -42,7 +47,11 @@ def byte_level_name(token: bytes) -> str:
 
 
 def to_hugging_face(vocabulary: Vocabulary, special_tokens: dict[str, int], pattern: str) -> dict:
-    """Returns the content of tokenizer.json. Raises UserError where two tokens have one name there."""
+    """Returns the content of tokenizer.json. Raises UserError where two tokens have one name there.
+
+    `tokenizers` numbers a token that is only in added_tokens by the size of vocab. Special tokens whose ids follow all the
+    others are therefore only there, and any others are in vocab as well.
+    """
     special_ids = set(special_tokens.values())
     names = {id: byte_level_name(token) for id, token in enumerate(vocabulary.tokens) if token and id not in special_ids}
     if len({*names.values(), *special_tokens}) < len(names) + len(special_tokens):
@@ -50,6 +59,9 @@ def to_hugging_face(vocabulary: Vocabulary, special_tokens: dict[str, int], patt
             "two tokens have the same bytes, or a special token is what another one is called in tokenizer.json, "
             "which cannot express that"
         )
+    vocab = {name: id for id, name in names.items()}
+    if list(special_tokens.values()) != list(range(len(vocab), len(vocab) + len(special_tokens))):
+        vocab |= special_tokens
     added = [
         {
             "id": id,
@@ -73,7 +85,7 @@ def to_hugging_face(vocabulary: Vocabulary, special_tokens: dict[str, int], patt
         "fuse_unk": False,
         "byte_fallback": False,
         "ignore_merges": bool(vocabulary.whole_pieces),
-        "vocab": {name: id for id, name in names.items()},
+        "vocab": vocab,
         "merges": [f"{names[left]} {names[right]}" for left, right, _ in vocabulary.merges],
     }
     return {
@@ -92,26 +104,24 @@ def to_hugging_face(vocabulary: Vocabulary, special_tokens: dict[str, int], patt
 def from_hugging_face(content: object) -> tuple[Vocabulary, dict[str, int], str]:
     """Reads the content of tokenizer.json; returns the vocabulary, the ids of the special tokens, and the pattern.
 
-    A post-processor is not read: nothing is added to a text. Raises UserError for what is no byte-level BPE, and for what
-    a Tokenizer cannot express, with the reason.
+    A post-processor is not read: nothing is added to a text. Raises UserError for what is not a byte-level BPE, and for
+    what a Tokenizer cannot express, with the reason.
     """
     try:
         model, added = content["model"], content["added_tokens"]
         vocab, merges = model["vocab"], model["merges"]
-        if not isinstance(added, list) or not isinstance(merges, list) or not isinstance(vocab, dict):
-            raise TypeError("a list is no list")
-        special_tokens = {token["content"]: token["id"] for token in sorted(added, key=lambda token: token["id"])}
+        for name, value, kind in (("added_tokens", added, list), ("merges", merges, list), ("vocab", vocab, dict)):
+            if not isinstance(value, kind):
+                expected = "a list" if kind is list else "an object of tokens and ids"
+                raise UserError(f"its {name} is {json.dumps(value)[:40]}, expected {expected}")
         check_is_byte_level_bpe(content, model, added)
         pattern = read_pattern(content["pre_tokenizer"])
         pairs = [tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) for merge in merges]
-        ids = [*vocab.values(), *special_tokens.values()]
-        if not all(isinstance(id, int) and 0 <= id < 2 * len(ids) + 1000 for id in ids) or not all(
-            isinstance(token, str) and token for token in special_tokens
-        ):
-            raise UserError(f"an id is no whole number that {len(ids)} tokens may have, or a special token no string")
+        check_ids([*vocab.items(), *((token["content"], token["id"]) for token in added)])
+        special_tokens = {token["content"]: token["id"] for token in sorted(added, key=lambda token: token["id"])}
         if len(special_tokens) < len(added):
-            raise UserError("a special token stands in it twice")
-        return _make_vocabulary(vocab, pairs, special_tokens, bool(model.get("ignore_merges"))), special_tokens, pattern
+            raise UserError("a special token is in its added_tokens twice")
+        return make_vocabulary(vocab, pairs, special_tokens, bool(model.get("ignore_merges"))), special_tokens, pattern
     except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
         if isinstance(error, UserError):
             raise
@@ -157,20 +167,33 @@ def read_pattern(pre_tokenizer: dict) -> str:
     )
 
 
-def _make_vocabulary(
+def check_ids(tokens: list[tuple[object, object]]):
+    """Raises UserError unless each token is a string, and its id a whole number that so many tokens may have."""
+    limit = 2 * len(tokens) + MAX_GAPS
+    for token, id in tokens:
+        if not isinstance(token, str):
+            raise UserError(f"its special token {token!r} is not a string")
+        if type(id) is not int or not 0 <= id < limit:
+            raise UserError(f"token {token!r} has the id {id!r}, expected a whole number from 0 to {limit - 1:,}")
+
+
+def make_vocabulary(
     vocab: dict[str, int], pairs: list[tuple[str, str]], special_tokens: dict[str, int], ignores_merges: bool
 ) -> Vocabulary:
+    """Puts together what tokenizer.json says. Raises UserError where it contradicts itself or lacks a byte."""
     special_ids = set(special_tokens.values())
     tokens = [b""] * (1 + max([*vocab.values(), *special_ids], default=-1))
     for name, id in vocab.items():
-        if id in special_ids:
+        if name in special_tokens or id in special_ids:
+            if special_tokens.get(name) != id:
+                raise UserError(f"its vocab and its added_tokens disagree about token {name!r} with the id {id}")
             continue
         if tokens[id] or not name or not BYTE_OF.keys() >= set(name):
             raise UserError(f"token {name!r} is not written in bytes, or shares its id {id} with another one")
         tokens[id] = bytes(BYTE_OF[character] for character in name)
     for token, id in special_tokens.items():
-        if tokens[id]:
-            raise UserError(f"special token {token!r} shares its id {id} with another one")
+        if not token or tokens[id]:
+            raise UserError(f"special token {token!r} is empty, or shares its id {id} with another one")
         tokens[id] = token.encode()
     missing = [byte for byte, character in enumerate(BYTE_LEVEL_ALPHABET) if character not in vocab]
     if missing:
@@ -187,10 +210,11 @@ def _make_vocabulary(
     return Vocabulary(tokens, byte_ids, merges, whole_pieces)
 
 
-def from_minbpe(text: str) -> tuple[list[tuple[int, int]], list[str], str]:
-    """Reads minbpe's .model ("minbpe v1"); returns the merges, the special tokens and the pattern.
+def from_minbpe(text: str) -> tuple[list[tuple[int, int]], dict[str, int], str]:
+    """Reads minbpe's .model ("minbpe v1"); returns the merges, the ids of the special tokens and the pattern.
 
-    <|endoftext|> follows the special tokens if it is none of them. Raises UserError for a file of another kind.
+    Ids of special tokens may leave gaps, as in GPT-4's 100257. <|endoftext|> gets the id after all others if it is not
+    among them. Raises UserError for a file of another kind.
     """
     lines = text.split("\n")
     try:
@@ -198,14 +222,47 @@ def from_minbpe(text: str) -> tuple[list[tuple[int, int]], list[str], str]:
             raise UserError(f"the first line is {lines[0][:40]!r}, expected 'minbpe v1'")
         pattern, number = lines[1], int(lines[2])
         special = [line.rsplit(" ", 1) for line in lines[3 : 3 + number]]
+        ids = {token: int(id) for token, id in sorted(special, key=lambda pair: int(pair[1]))}
         merges = [tuple(map(int, line.split())) for line in lines[3 + number :] if line]
-        if any(len(pair) != 2 for pair in merges) or len(special) != number:
-            raise UserError("a line of its merges is not two numbers")
-        if any(int(id) != 256 + len(merges) + i for i, (_, id) in enumerate(special)):
-            raise UserError("its special tokens do not follow the merges")
     except (ValueError, IndexError) as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"this is no minbpe v1 model: {error}") from None
-    tokens = [token for token, _ in special]
-    return merges, tokens if END_OF_TEXT in tokens else [*tokens, END_OF_TEXT], pattern or r"(?s:.+)"
+        raise UserError(f"this is not a minbpe v1 model: {error}") from None
+    if any(len(pair) != 2 for pair in merges):
+        raise UserError("a line of its merges is not two numbers")
+    if len(special) != number or len(ids) < number or len(set(ids.values())) < number:
+        raise UserError(f"expected {number} different special tokens with different ids")
+    first = 256 + len(merges)
+    for token, id in ids.items():
+        if not first <= id < first + MAX_GAPS:
+            raise UserError(
+                f"special token {token!r} has the id {id}, expected one after the merges, from {first} to "
+                f"{first + MAX_GAPS - 1}"
+            )
+    if END_OF_TEXT not in ids:
+        ids[END_OF_TEXT] = 1 + max([first - 1, *ids.values()])
+    return merges, ids, pattern or ONE_PIECE_PATTERN
+
+
+# What the `regex` package, Oniguruma (in `tokenizers`) and fancy-regex (in tiktoken) read alike. Left out are ^ $ \b (of a
+# line or of the text), \w (marks, ²), flags ((?m) or (?s) for dots, ß and ss in (?i)), {1,3}+ (possessive or repeated), {2}?
+# (lazy or optional), sets in sets and && in them, look-around and references (not every kind is in each).
+_PUNCTUATION = r"\\[\\^$.|?*+()\[\]{}/-]"
+_ESCAPE = rf"\\[rntsSdD]|{_PUNCTUATION}|\\[pP]\{{(?:[LMNPSZC][a-z]?|Han)\}}"
+_IN_SET = rf"(?:[^\\\[\]^-]|{_PUNCTUATION})"
+_SET = rf"\[\^?(?:(?!&&|\|\||~~)(?:{_IN_SET}-{_IN_SET}|{_IN_SET}|{_ESCAPE}))+\]"
+_REPEAT = r"(?:[?*+][?+]?|\{\d{1,3}(?:,\d{0,3})?\})(?![?*+{])"
+_USUAL = r"\(\?i:(?:'s\|'t\|'re\|'ve\|'m\|'ll\|'d|\[sdmt\]\|ll\|ve\|re)\)|\\s\+\(\?!\\S\)(?![?*+{])"
+PORTABLE = regex.compile(rf"(?:{_USUAL}|{_ESCAPE}|{_SET}|[^\\^$|?*+()\[\]{{}}]|\((?:\?[:>]|(?!\?))|\)|\||{_REPEAT})*+")
+
+
+def unportable_part(pattern: regex.Pattern) -> str | None:
+    """Returns what other regex engines may read in another way than the `regex` package does, or None.
+
+    A short list of what is alike decides, so what it returns may well be alike too.
+    """
+    expression = pattern.pattern
+    end = PORTABLE.match(expression).end()
+    if end < len(expression):
+        return f"{expression[end : end + 12]!r} at character {end}"
+    return "a match of empty text" if pattern.fullmatch("") else None

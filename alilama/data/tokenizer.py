@@ -22,9 +22,9 @@ import numpy as np
 import regex
 
 from alilama import _bpe
-from alilama.common.errors import UserError
+from alilama.common.errors import UserError, first_line
 from alilama.common.files import replacing
-from alilama.data.formats import END_OF_TEXT, Vocabulary, from_hugging_face, from_minbpe, to_hugging_face
+from alilama.data.formats import END_OF_TEXT, Vocabulary, from_hugging_face, from_minbpe, to_hugging_face, unportable_part
 from alilama.data.text import BLOCK_BYTES, Block, find_sources, map_blocks, read_blocks, threads
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 # When the distinct pieces of a text take more memory than this, the rarest are dropped until they take half.
 MAX_PIECES_BYTES = 1 << 30
-# Blocks between two looks at that, so that the result does not depend on the number of threads; no more threads are of use.
+# Blocks between two looks at that, so that the result does not depend on the number of threads; more threads are of no use.
 SEGMENT_BLOCKS = 32
 MAX_MERGES = 1 << 31
 MAX_TOKEN_BYTES = 256 << 20  # of all tokens together, so that a few lines of merges cannot fill the memory
@@ -57,19 +57,9 @@ class Tokenizer:
     def __init__(
         self, merges: Sequence[tuple[int, int]], *, special_tokens: Sequence[str] = (END_OF_TEXT,), pattern: str = "gpt4"
     ):
+        special = {token: 256 + len(merges) + i for i, token in enumerate(special_tokens)}
         check_special_tokens(special_tokens)
-        tokens, num_bytes = [bytes([byte]) for byte in range(256)], 0
-        for i, (left, right) in enumerate(merges):
-            if not (0 <= left < len(tokens) and 0 <= right < len(tokens)):
-                raise UserError(f"merge {i} joins ids {left} and {right}, but only ids below {len(tokens)} are made before it")
-            tokens.append(tokens[left] + tokens[right])
-            num_bytes += len(tokens[-1])
-            if num_bytes > MAX_TOKEN_BYTES:
-                raise UserError(f"the tokens up to merge {i} take {num_bytes:,} bytes; at most {MAX_TOKEN_BYTES:,} can be held")
-        numbered = [(left, right, 256 + i) for i, (left, right) in enumerate(merges)]
-        special = {token: len(tokens) + i for i, token in enumerate(special_tokens)}
-        tokens += [token.encode() for token in special_tokens]
-        self._set_up(Vocabulary(tokens, list(range(256)), numbered, []), special, pattern)
+        self._set_up(number_tokens(merges, special), special, pattern)
 
     @classmethod
     def _of(cls, vocabulary: Vocabulary, special_tokens: dict[str, int], pattern: str) -> "Tokenizer":
@@ -293,7 +283,7 @@ class Tokenizer:
 
     def _cut(self, text: bytes) -> list[bytes]:
         """Cuts text into pieces by the `regex` package; what the pattern does not match is a piece too."""
-        string = text.decode("utf-8", "surrogateescape")  # bytes that are no UTF-8 come back as they were
+        string = text.decode("utf-8", "surrogateescape")  # bytes that are not UTF-8 come back as they were
         pieces, start = [], 0
         for found in self._compiled.finditer(string):
             pieces += [string[start : found.start()], found[0]]
@@ -304,21 +294,21 @@ class Tokenizer:
     # ---- decoding ----
 
     def decode_bytes(self, ids: Sequence[int] | np.ndarray) -> bytes:
-        """Returns the bytes of the tokens. Raises UserError at an id that is none."""
+        """Returns the bytes of the tokens. Raises UserError at an id out of range."""
         try:
             return self._core.decode_to_bytes(ids)
         except IndexError as error:
             raise UserError(str(error)) from None
 
     def decode(self, ids: Sequence[int] | np.ndarray, errors: str = "replace") -> str:
-        """Returns the text of the tokens; `errors` says what becomes of bytes that are no UTF-8, as in bytes.decode."""
+        """Returns the text of the tokens; `errors` says what becomes of bytes that are not UTF-8, as in bytes.decode."""
         try:
             return self._core.decode_to_str(ids, errors)
         except IndexError as error:
             raise UserError(str(error)) from None
 
     def token_bytes(self, token_id: int) -> bytes:
-        """Returns the bytes of one token. Raises UserError where the id is none."""
+        """Returns the bytes of one token. Raises UserError where the id is out of range."""
         return self.decode_bytes([token_id])
 
     # ---- looking at it ----
@@ -349,7 +339,11 @@ class Tokenizer:
     # ---- files ----
 
     def save(self, path: str | os.PathLike):
-        """Writes Hugging Face's tokenizer.json. Raises UserError where it cannot express the tokenizer."""
+        """Writes Hugging Face's tokenizer.json. Raises UserError where it cannot express the tokenizer.
+
+        Warns of a pattern that `tokenizers` and `transformers` may read in another way than `load` does.
+        """
+        self._warn_of_other_engines("`tokenizers` and `transformers`")
         content = self._to_json().encode()
         with replacing(Path(path)) as file:
             file.write(content)
@@ -371,17 +365,19 @@ class Tokenizer:
 
     @classmethod
     def from_minbpe(cls, path: str | os.PathLike) -> "Tokenizer":
-        """Reads minbpe's .model file ("minbpe v1"); its special tokens are kept, <|endoftext|> is added where it lacks."""
+        """Reads minbpe's .model file ("minbpe v1"), ids as there; <|endoftext|> is added where it is missing."""
         try:
             merges, special_tokens, pattern = from_minbpe(Path(path).read_text(encoding="utf-8"))
-            return cls(merges, special_tokens=special_tokens, pattern=pattern)
+            check_special_tokens(list(special_tokens))
+            return cls._of(number_tokens(merges, special_tokens), special_tokens, pattern)
         except ValueError as error:
             raise UserError(f"{path}: {error}; expected a file that minbpe saved") from None
 
     def to_tiktoken(self) -> "tiktoken.Encoding":
         """Returns the same tokenizer as a tiktoken.Encoding; needs the tiktoken package.
 
-        Raises UserError where tiktoken, which merges by the id of the result, would give other ids.
+        Raises UserError where tiktoken, which merges by the id of the result, would give other ids, or cannot read the
+        pattern. Warns of a pattern that it may read in another way.
         """
         import tiktoken
 
@@ -393,10 +389,49 @@ class Tokenizer:
         ranks = {self._vocabulary.tokens[id]: id for id in ids}
         if len(ranks) < len(ids):
             raise UserError("two tokens have the same bytes, which tiktoken cannot express")
-        pattern = self._compiled.pattern
-        if self.native_pattern is None:  # tiktoken passes over what the pattern does not match, and here that is a piece too
-            pattern = f"(?:{pattern})|(?:(?!{pattern})(?s:.))+"
-        return tiktoken.Encoding("alilama", pat_str=pattern, mergeable_ranks=ranks, special_tokens=self.special_tokens)
+        self._warn_of_other_engines("tiktoken")
+        pattern = self._compiled.pattern if self.native_pattern is not None else without_gaps(self._compiled)
+        try:
+            return tiktoken.Encoding("alilama", pat_str=pattern, mergeable_ranks=ranks, special_tokens=self.special_tokens)
+        except ValueError as error:
+            raise UserError(f"tiktoken cannot read the pattern {self.pattern[:100]!r}: {first_line(error)}") from None
+
+    def _warn_of_other_engines(self, readers: str):
+        if self.native_pattern is None and (part := unportable_part(self._compiled)):
+            warnings.warn(
+                f"{readers} may cut text in another way, or not at all, by the pattern {self.pattern[:100]!r}: their regex "
+                f"engine may not take {part} as Alilama does, which goes on reading it as it is; before you use them, compare "
+                r"the ids, or keep to plain characters, [sets], \s, \d, \p{L} and the like, |, (?:), *, +, ? and {1,3}",
+                stacklevel=3,
+            )
+
+
+def number_tokens(merges: Sequence[tuple[int, int]], special_tokens: dict[str, int]) -> Vocabulary:
+    """Numbers the bytes, then the merges; special tokens have ids after these. Raises UserError for an id not yet made."""
+    tokens, num_bytes = [bytes([byte]) for byte in range(256)], 0
+    for i, (left, right) in enumerate(merges):
+        if not (0 <= left < len(tokens) and 0 <= right < len(tokens)):
+            raise UserError(f"merge {i} joins ids {left} and {right}, but only ids below {len(tokens)} are made before it")
+        tokens.append(tokens[left] + tokens[right])
+        num_bytes += len(tokens[-1])
+        if num_bytes > MAX_TOKEN_BYTES:
+            raise UserError(f"the tokens up to merge {i} take {num_bytes:,} bytes; at most {MAX_TOKEN_BYTES:,} can be held")
+    numbered = [(left, right, 256 + i) for i, (left, right) in enumerate(merges)]
+    tokens += [b""] * (1 + max(special_tokens.values()) - len(tokens))
+    for token, id in special_tokens.items():
+        tokens[id] = token.encode()
+    return Vocabulary(tokens, list(range(256)), numbered, [])
+
+
+def without_gaps(pattern: regex.Pattern) -> str:
+    """Returns a pattern for tiktoken that cuts as `pattern` does here, and leaves no text between its matches.
+
+    tiktoken loses text that is not matched, which is a piece here, and fails at a match of empty text, which cuts here.
+    Since no text is left between matches, each one begins where the last one ended, which is \\G: (?!\\G) is a match's end
+    only if it is not empty.
+    """
+    expression = pattern.pattern + ("\n" if pattern.flags & regex.VERBOSE else "")  # which ends a comment
+    return rf"(?:{expression})(?!\G)|[\s\S](?:(?!{expression})[\s\S])*"
 
 
 def blocks_of_texts(texts: Iterable[str]) -> Iterator[list[bytes]]:
@@ -413,7 +448,7 @@ def blocks_of_texts(texts: Iterable[str]) -> Iterator[list[bytes]]:
 
 
 def to_bytes(text: str) -> bytes:
-    """Encodes text as UTF-8; surrogates that no UTF-8 can hold are joined or become U+FFFD, as in tiktoken."""
+    """Encodes text as UTF-8; surrogates, which UTF-8 cannot hold, are joined or become U+FFFD, as in tiktoken."""
     try:
         return text.encode("utf-8")
     except UnicodeEncodeError:
@@ -431,7 +466,7 @@ def any_of(tokens: Collection[str]) -> re.Pattern:
 
 
 def compile_pattern(pattern: str) -> regex.Pattern:
-    """Compiles a pattern that cuts text into pieces. Raises UserError where it is no regular expression."""
+    """Compiles a pattern that cuts text into pieces. Raises UserError where it is not a regular expression."""
     try:
         compiled = regex.compile(pattern)
     except (regex.error, RecursionError) as error:

@@ -58,11 +58,11 @@ def save_description(folder: Path, config: ModelConfig, tokenizer: Tokenizer):
     content = {
         "model_type": "mpt" if is_mpt(config) else "alilama",
         "architectures": ["MptForCausalLM" if is_mpt(config) else "Model"],
+        **ARCHITECTURE,
         **{MPT_NAMES.get(field.name, field.name): getattr(config, field.name) for field in fields(config)},
         "max_seq_len": READABLE_MULTIPLE * config.max_seq_len,
         "emb_pdrop": config.dropout,
         **MPT_SETTINGS,
-        **ARCHITECTURE,
         **special_ids,
         "torch_dtype": "float32",
     }
@@ -138,7 +138,10 @@ def load_shape(folder: Path) -> ModelConfig:
         raise UserError(
             f"{path} is damaged or of another kind of model ({type(error).__name__}: {error}); expected one that train.py wrote"
         ) from None
-    for name, value in {**MPT_ARCHITECTURE, **MPT_SETTINGS, **ARCHITECTURE}.items():
+    fixed = {**MPT_ARCHITECTURE, **MPT_SETTINGS, **ARCHITECTURE}
+    for name, value in fixed.items():
+        if name in names:  # it has become a field of ModelConfig
+            continue
         found = attn_config if name == "attn_config" else content.get(name, MPT_ARCHITECTURE.get(name))
         if found != value:
             raise UserError(f"{path} describes another architecture: {name} is {found!r}, expected {value!r}")
