@@ -1,7 +1,12 @@
 # For the other scripts to source.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034
+
+# The tests of the two modules in C++, by name: where one is renamed, pytest says so.
+tokenizer_tests=(tests/data/test_{bpe_training,encoding,foreign_tokenizers,patterns,pretokenizer,tokenizer_files}.py)
+kernel_tests=(tests/model/test_attention.py tests/writing/test_decoding.py)
 
 # together COMMANDS...: runs them side by side and prints what each of them said once it and those before it are done.
+# Behind || or && bash goes on at an error, so there each command has to be a single one.
 together() {
     local logs i failed=0 processes=()
     logs=$(mktemp -d)
@@ -32,7 +37,7 @@ install_packages() {
     echo "+ apt-get install $*"
     log=$(mktemp)
     { "${sudo[@]}" apt-get update && "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install \
-        -y --no-install-recommends "$@"; } > "$log" 2>&1 || tail -n 5 "$log"
+        -y --no-install-recommends "$@"; } > "$log" 2>&1 || tail -n 2 "$log"
     rm "$log"
 }
 

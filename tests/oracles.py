@@ -4,7 +4,7 @@ import random
 import re
 from collections import Counter
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # The pattern strings, written down again so that a slip in the package's own cannot hide.
 PATTERN_STRINGS = {
@@ -17,7 +17,8 @@ SEPARATOR = b"<|endoftext|>"
 
 def examples(number: int) -> settings:
     """The same hypothesis examples on every run, on any machine, however slow."""
-    return settings(derandomize=True, deadline=None, database=None, max_examples=number)
+    too_slow = [HealthCheck.too_slow]
+    return settings(derandomize=True, deadline=None, database=None, max_examples=number, suppress_health_check=too_slow)
 
 
 # ---- byte pair encoding ----

@@ -102,7 +102,8 @@ Decoder make_decoder(const Array<float>& embedding, const std::vector<BlockArray
     if (shape.C % shape.H != 0) throw std::invalid_argument(std::to_string(shape.H) + " heads do not divide d_model");
     if (rows < 1 || longest < 1 || context < 0 || context > kMost)
         throw std::invalid_argument("rows = " + std::to_string(rows) + ", longest = " + std::to_string(longest) +
-                                    ", context = " + std::to_string(context) + ": expected at least 1, 1 and 0, and a context of at most " + std::to_string(kMost));
+                                    ", context = " + std::to_string(context) +
+                                    ": expected at least 1, 1 and 0, and a context of at most " + std::to_string(kMost));
     const int64_t C = shape.C, hidden = shape.hidden;
     const auto vector = [](const BlockArrays& block, const char* name, int64_t size) {
         const float* first = numbers<float>(weight(block, name), size, name);
