@@ -151,7 +151,9 @@ def describe_run(run: Run, model: Model, batches: TrainingWindows, precision: to
     if run.step > 0:
         lines.append(f"Going on from step {run.step:,}")
     if not is_mpt(model.config):
-        lines.append("Only Alilama can read this model: Transformers knows no hidden_dim but 4 * d_model, and no other formulas")
+        lines.append(
+            "Only Alilama can read this model: Transformers knows no hidden_dim but 4 * d_model, and no other formulas"
+        )
     if device == "cpu" and not kernels.are_built():
         lines.append(
             "The CPU kernels were not built, so a step takes about half as long again and writing text several times as long: "

@@ -48,10 +48,13 @@ def make_muon(model: Model, config: Config, dtype: torch.dtype) -> list[torch.op
 
 class OptimizerKind(NamedTuple):
     make: Callable[[Model, Config, torch.dtype], list[torch.optim.Optimizer]]
-    state_bytes: int  # for each number of the blocks' matrices; AdamW's 8 are counted for all others
+    state_numbers: Callable[[int, int], int]  # kept for a matrix of the blocks, by its rows and columns; the rest has AdamW's
 
 
-OPTIMIZERS = {"adamw": OptimizerKind(make_adamw, 8), "muon": OptimizerKind(make_muon, 4)}
+OPTIMIZERS = {
+    "adamw": OptimizerKind(make_adamw, lambda rows, columns: 2 * rows * columns),
+    "muon": OptimizerKind(make_muon, lambda rows, columns: rows * columns),
+}
 
 
 def adamw_on(matrices: list[nn.Parameter], model: Model, config: Config) -> torch.optim.AdamW:

@@ -215,8 +215,9 @@ def estimate_bytes(model: Model, config: Config, precision: torch.dtype, windows
     """
     shape, size = model.config, precision.itemsize
     matrices = [module for module in model.blocks.modules() if isinstance(module, nn.Linear)]
-    saved = 8 - OPTIMIZERS[config.optimizer].state_bytes  # of AdamW's state
-    weights = 16 * model.num_parameters() - saved * sum(matrix.weight.numel() for matrix in matrices)
+    state_numbers = OPTIMIZERS[config.optimizer].state_numbers
+    state = sum(state_numbers(*matrix.weight.shape) - 2 * matrix.weight.numel() for matrix in matrices)  # beyond AdamW's
+    weights = 16 * model.num_parameters() + 4 * state
     numbers = sum(matrix.in_features for matrix in matrices)
     numbers += sum(matrix.out_features for matrix in matrices if not isinstance(matrix, ResidualOutput))
     tokens = windows * config.max_seq_len

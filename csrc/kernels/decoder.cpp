@@ -218,7 +218,7 @@ void Decoder::read(const int64_t* ids, const int64_t* rows, const int64_t* lengt
     }
     for (int64_t i = 0; i < total; ++i)
         if (ids[i] < 0 || ids[i] >= shape_.V)
-            throw std::invalid_argument("id " + std::to_string(ids[i]) + " is not below " + std::to_string(shape_.V));
+            throw std::invalid_argument("id " + std::to_string(ids[i]) + ": expected 0 to " + std::to_string(shape_.V - 1));
     int64_t most_slots = 0;
     for (int64_t i = 0; i < n; ++i) {
         reserve(rows[i], read_[rows[i]] + lengths[i]);

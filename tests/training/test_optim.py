@@ -226,8 +226,8 @@ def test_the_memory_of_an_optimizer_is_what_it_says(optimized):
     make_step(model, optimizers, 0)
     matrices = {id(parameter) for parameter in model.blocks.parameters() if parameter.ndim == 2}
     states = [state for each in optimizers for parameter, state in each.state.items() if id(parameter) in matrices]
-    num_bytes = sum(value.nbytes for state in states for value in state.values() if value.ndim == 2)
-    assert num_bytes == kind.state_bytes * sum(p.numel() for p in model.blocks.parameters() if p.ndim == 2)
+    numbers = sum(value.numel() for state in states for value in state.values() if value.ndim == 2)
+    assert numbers == sum(kind.state_numbers(*p.shape) for p in model.blocks.parameters() if p.ndim == 2)
 
 
 def test_the_settings_know_every_optimizer():
