@@ -47,7 +47,7 @@ def test_every_target_token_is_reached_in_time():
 
 
 @pytest.mark.parametrize("has_first_eot", [True, False])
-def test_every_epoch_lays_whole_documents_behind_one_another_in_another_order(has_first_eot):
+def test_every_epoch_lays_whole_documents_one_after_another_in_another_order(has_first_eot):
     rng, T, eot_id = np.random.default_rng(0), 9, 999
     documents = [list(range(10 * i, 10 * i + rng.integers(1, 10))) for i in range(40)]  # no id is there twice
     ids = np.array([id for document in documents for id in (eot_id, *document)][not has_first_eot :], dtype=np.uint16)

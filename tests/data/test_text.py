@@ -28,7 +28,7 @@ def test_a_folder_gives_all_files_below_in_order_without_hidden_empty_and_unfini
     assert names_of(find_sources(str(texts))) == ["a.txt", "b.txt", "c.md"]
 
 
-def test_files_in_hidden_folders_are_passed_over(texts):
+def test_files_in_hidden_folders_are_skipped(texts):
     write_text(texts, ".ipynb_checkpoints/copy.txt", "an old copy")
     write_text(texts, ".git/HEAD", "ref")
     assert names_of(find_sources(str(texts))) == ["a.txt", "b.txt", "c.md"]

@@ -341,7 +341,7 @@ def test_loading_runs_no_code(tokens_dir, tokenizer, tmp_path):
 
 @pytest.mark.parametrize("pattern", ["gpt4", r"\w+|\W"])
 @pytest.mark.parametrize("block_bytes", [16, 1 << 20])
-def test_files_and_blocks_of_separators_alone_are_passed_over(pattern, block_bytes, tmp_path, monkeypatch):
+def test_files_and_blocks_of_separators_alone_are_skipped(pattern, block_bytes, tmp_path, monkeypatch):
     monkeypatch.setattr("alilama.data.text.BLOCK_BYTES", block_bytes)
     tokenizer = Tokenizer([], pattern=pattern)
     write_text(tmp_path, "a.txt", f"{EOT}\n" * 30)

@@ -188,7 +188,7 @@ def test_only_the_first_tokens_are_read(tokenizer, text_file, max_tokens, monkey
     assert encode_files(tokenizer, [str(text_file)], max_tokens).tolist() == all_ids[:max_tokens].tolist()
 
 
-def test_files_behind_the_first_tokens_are_not_encoded(tokenizer, text_file, tmp_path):
+def test_files_after_the_first_tokens_are_not_encoded(tokenizer, text_file, tmp_path):
     shutil.copy(text_file, tmp_path / "a.txt")
     (tmp_path / "b.txt").write_text("Later.")
     encoded = []

@@ -141,7 +141,7 @@ def test_a_state_that_gives_no_finite_loss_does_not_replace_a_good_one(train_her
         assert model.loss(torch.tensor([[1, 2]]), torch.tensor([[2, 3]])).isfinite()
 
 
-def test_one_step_that_is_not_finite_is_passed_over(train_here, before_step, tmp_path, monkeypatch, trained):
+def test_one_step_that_is_not_finite_is_skipped(train_here, before_step, tmp_path, monkeypatch, trained):
     loss, calls = Model.loss, []
 
     def once_infinite(self, *inputs, **options):
