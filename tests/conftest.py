@@ -60,6 +60,15 @@ def model_folder(tokenizer, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
+def folder(tmp_path, tokenizer) -> Path:
+    """A model folder of its own for every test, to be damaged."""
+    model = tiny_model(tokenizer.vocab_size)
+    save_description(tmp_path / "tiny", model.config, tokenizer)
+    save_weights(tmp_path / "tiny", model)
+    return tmp_path / "tiny"
+
+
+@pytest.fixture
 def make_config():
     """Returns the settings of TRAINCONFIG.py with some of them changed."""
 

@@ -18,15 +18,6 @@ from alilama.model.folder import MPT_SETTINGS, is_mpt, load_model, save_descript
 from alilama.model.model import ARCHITECTURE, ModelConfig, block_weights, weight_shapes
 
 
-@pytest.fixture
-def folder(tmp_path, tokenizer):
-    """A model folder of its own for every test, to be damaged."""
-    model = tiny_model(tokenizer.vocab_size)
-    save_description(tmp_path / "tiny", model.config, tokenizer)
-    save_weights(tmp_path / "tiny", model)
-    return tmp_path / "tiny"
-
-
 @pytest.mark.parametrize("shape", [{}, {"num_heads": 8, "d_model": 48, "blocks": 3}, {"hidden_dim": 50}, {"dropout": 0.3}])
 def test_a_saved_model_comes_back_with_the_same_logits_shape_and_tokenizer(shape, tokenizer, tmp_path):
     model = tiny_model(tokenizer.vocab_size, seed=7, **shape)

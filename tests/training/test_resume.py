@@ -14,16 +14,6 @@ from alilama.model.folder import load_model, save_description, save_weights
 from alilama.training import resume
 from alilama.training.resume import load_state, save_state
 
-
-@pytest.fixture
-def folder(tmp_path, tokenizer):
-    """A model folder of its own for every test, to be damaged."""
-    model = tiny_model(tokenizer.vocab_size)
-    save_description(tmp_path / "tiny", model.config, tokenizer)
-    save_weights(tmp_path / "tiny", model)
-    return tmp_path / "tiny"
-
-
 STATE = {
     "step": 3,
     "num_steps": 9,
