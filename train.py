@@ -156,7 +156,7 @@ def describe_run(run: Run, model: Model, batches: TrainingWindows, precision: to
         )
     if device == "cpu" and not kernels.are_built():
         lines.append(
-            "The CPU kernels were not built, so a step takes about half as long again and writing text several times as long: "
+            "The CPU kernels were not built, so training takes about three times as long and writing text twelve times: "
             "install g++ or clang with OpenMP and run pip install -e . again"
         )
     return "\n".join(lines)
