@@ -25,6 +25,7 @@ import alilama.data.text
 from alilama.data.tokenizer import Tokenizer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "data"))
 from oracles import PATTERN_STRINGS
 from test_exactness import CODE_POINTS, Peers, found_by_tiktoken, found_by_tokenizers, too_young
 
