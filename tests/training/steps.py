@@ -1,0 +1,26 @@
+"""Batches for a trainer, and what its steps made of the weights."""
+
+import torch
+
+from alilama.training.optim import make_optimizers
+from alilama.training.trainer import Trainer
+
+VOCAB, B, T = 50, 8, 16
+
+
+def batches(steps: int) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randint(VOCAB, (B, T + 1), generator=generator) for _ in range(steps)]
+
+
+def trainer_of(model, config, precision, **more) -> Trainer:
+    return Trainer(model, make_optimizers(model, config, precision), config, precision, **more)
+
+
+def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach().cpu().clone() for name, parameter in trainer.model.named_parameters()}
+
+
+def assert_close(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], tolerance: float):
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], atol=tolerance, rtol=0, msg=f"{name} is not the same")

@@ -1,0 +1,114 @@
+"""What one step computes: gradients, clipping, an update, counts."""
+
+import math
+
+import pytest
+import torch
+from helpers import tiny_model
+from steps import VOCAB, T, assert_close, batches, weights
+
+from alilama.training.optim import make_optimizers
+from alilama.training.step import FIRST_SCALE, SCALE_GROWS_AFTER
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_steps_are_those_of_a_plain_training_loop(make_trainer, make_config, optimizer):
+    trainer = make_trainer(optimizer=optimizer, grad_clip=0.3)
+    model = tiny_model(VOCAB, max_seq_len=T).train()
+    optimizers, losses = make_optimizers(model, make_config(optimizer=optimizer)), []
+    for i, windows in enumerate(batches(5)):
+        trainer(windows, 0.01 / (i + 1))
+        value = torch.nn.functional.cross_entropy(model(windows[:, :-1]).flatten(0, 1), windows[:, 1:].flatten())
+        value.backward()
+        assert torch.nn.utils.clip_grad_norm_(model.parameters(), 0.3) > 0.3
+        for each in optimizers:
+            for group in each.param_groups:
+                group["lr"].fill_(0.01 / (i + 1))
+            each.step()
+            each.zero_grad()
+        losses.append(value.item())
+    assert_close(weights(trainer), dict(model.named_parameters()), 1e-4)
+    assert trainer.step.read_losses() == (pytest.approx(sum(losses) / 5, rel=1e-5), 0)
+    assert trainer.step.read_losses() == (None, 0)
+    trainer(windows, 0.01)
+    assert trainer.step.read_losses()[0] == pytest.approx(model.loss(windows[:, :-1], windows[:, 1:]).item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.float16])
+def test_only_gradients_that_are_too_long_are_clipped(make_trainer, precision):
+    windows = batches(1)[0]
+    plain = make_trainer()
+    plain._compute_gradients(windows)
+    norm = plain.step.gradients.norm().item()
+    for grad_clip, expected in ((norm / 3, norm / 3), (3 * norm, norm)):
+        trainer = make_trainer(precision, grad_clip=grad_clip)
+        trainer(windows, 0.01)
+        assert trainer.step.gradients.norm().item() == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_step_that_is_not_finite_changes_nothing_but_the_count(make_trainer, optimizer, precision):
+    trainer = make_trainer(precision, optimizer=optimizer)
+    first, *rest = batches(4)
+    trainer(first, 0.01)
+    mean, skipped = trainer.step.read_losses()
+    assert math.isfinite(mean) and skipped == 0
+    before, state = weights(trainer), [optimizer.state_dict() for optimizer in trainer.step.optimizers]
+    tensors = [(tensor, tensor.clone()) for each in state for values in each["state"].values() for tensor in values.values()]
+    loss_of = trainer.step.loss_of
+    trainer.step.loss_of = lambda *inputs: loss_of(*inputs) * math.nan
+    for windows in rest[:2]:
+        trainer(windows, 0.01)
+    assert_close(weights(trainer), before, 0)
+    assert all(torch.equal(now, then) for now, then in tensors)
+    assert trainer.step.read_losses() == (None, 2)
+    trainer.step.loss_of = loss_of
+    trainer(rest[2], 0.01)
+    assert trainer.step.read_losses()[1] == 0
+    assert any(not torch.equal(now, then) for now, then in tensors)
+
+
+def test_in_fp16_the_scale_of_the_loss_halves_after_an_overflow_and_grows_after_many_good_steps(make_trainer):
+    trainer = make_trainer(torch.float16)
+    windows = batches(1)[0]
+    trainer(windows, 0.01)
+    assert trainer.step.counts["scale"] == FIRST_SCALE
+    loss_of = trainer.step.loss_of
+    trainer.step.loss_of = lambda *inputs: loss_of(*inputs) * 1e30
+    trainer(windows, 0.01)
+    assert (
+        trainer.step.counts["scale"] == FIRST_SCALE / 2
+        and trainer.step.read_losses()[1] == 1
+        and trainer.step.counts["good_steps"] == 0
+    )
+    trainer.step.loss_of = loss_of
+    trainer.step.counts["good_steps"].fill_(SCALE_GROWS_AFTER - 2)
+    trainer(windows, 0.01)
+    assert trainer.step.counts["scale"] == FIRST_SCALE / 2
+    trainer(windows, 0.01)
+    assert trainer.step.counts["scale"] == FIRST_SCALE and trainer.step.counts["good_steps"] == 0
+
+
+def test_a_step_goes_on_from_its_state_bit_for_bit(make_trainer):
+    whole, before, after = make_trainer(), make_trainer(), make_trainer()
+    windows = batches(6)
+    for each in windows:
+        whole(each, 0.01)
+    for each in windows[:3]:
+        before(each, 0.01)
+    after.step.load_state_dict(before.step.state_dict())
+    for each in windows[3:]:
+        after(each, 0.01)
+    assert_close(weights(after), weights(whole), 0)
+    assert after.step.read_losses() == whole.step.read_losses()
+
+
+def test_a_run_that_goes_on_in_fp16_begins_with_a_scale(make_trainer):
+    full, half = make_trainer(), make_trainer(torch.float16)
+    half.step.load_state_dict(full.step.state_dict())
+    assert half.step.counts["scale"] == FIRST_SCALE
+    half.step.counts["scale"].fill_(8)
+    again = make_trainer(torch.float16)
+    again.step.load_state_dict(half.step.state_dict())
+    assert again.step.counts["scale"] == 8
