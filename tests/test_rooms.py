@@ -38,6 +38,8 @@ def imports_of(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    assert "alilama" not in found or found & C_MODULES, f"{path}: name the room, not the whole package"
+    assert not found & {"train", "tokenize_data"}, f"{path}: a script"
     return (found & (modules().keys() | C_MODULES)) - C_MODULES
 
 
