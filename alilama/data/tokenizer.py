@@ -399,9 +399,9 @@ class Tokenizer:
     def _warn_of_other_engines(self, readers: str):
         if self.native_pattern is None and (part := unportable_part(self._compiled)):
             warnings.warn(
-                f"{readers} may cut text in another way, or not at all, by the pattern {self.pattern[:100]!r}: their regex "
-                f"engine may not take {part} as Alilama does, which goes on reading it as it is; before you use them, compare "
-                r"the ids, or keep to plain characters, [sets], \s, \d, \p{L} and the like, |, (?:), *, +, ? and {1,3}",
+                f"{readers} may cut text in another way, or not at all, by the pattern {self.pattern[:100]!r}: the regex "
+                f"engine there may not take {part} as Alilama does, which goes on reading it as it is; before you use them, "
+                r"compare the ids, or keep to plain characters, [sets], \s, \d, \p{L} and the like, |, (?:), *, +, ? and {1,3}",
                 stacklevel=3,
             )
 

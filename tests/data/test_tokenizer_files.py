@@ -47,6 +47,13 @@ def test_sha256_tells_apart_what_encodes_differently():
     assert Tokenizer(base).sha256 == Tokenizer(tuple(base), special_tokens=[EOT], pattern="gpt4").sha256
 
 
+def test_files_saved_by_earlier_versions_keep_their_sha256(tok, tmp_path):
+    tok.save(tmp_path / "tokenizer.json")
+    assert EOT not in json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
+    pinned = "a6347676fef379c0fe648b14d1634211a1ec17cfa7f83887c83c86296a8f37d7"
+    assert Tokenizer([(97, 98)], special_tokens=(EOT, "[X]")).sha256 == pinned
+
+
 def test_a_saved_tokenizer_can_be_read_by_transformers(tok, tmp_path):
     tok.save(tmp_path / "tokenizer.json")
     text = TEXT[:20_000]
@@ -217,6 +224,7 @@ def test_a_tokenizer_file_with_wrong_content_is_refused(place, value, tmp_path):
         lambda content: content["model"]["merges"].append("a b"),
         lambda content: content["model"]["merges"].append(content["model"]["merges"][0]),
         lambda content: content["model"]["vocab"].update(a=98),
+        lambda content: content["model"]["vocab"].update(zz=content["added_tokens"][0]["id"]),
     ],
 )
 def test_a_tokenizer_file_whose_merges_and_ids_do_not_fit_is_refused(edit, tmp_path):
