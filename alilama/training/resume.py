@@ -74,9 +74,7 @@ class Run:
             )
         if state is not None and state["step"] > 0:  # before it nothing is lost by beginning again with other settings
             self._check_is_same(state)
-            if (
-                load_shape(self.folder) != trained.model.config
-            ):  # it refuses other formulas; a setting may be younger than a run
+            if load_shape(self.folder) != trained.model.config:  # refuses other formulas; a setting may be younger than the run
                 raise UserError(f"{self.folder} holds a run of another shape, see its config.json; choose another --model_name")
             try:
                 trained.load_state_dict(state)

@@ -36,7 +36,7 @@ def test_no_step_is_without_learning(make_config, warmup):
         assert all(0 < learning_rate_at(step, num_steps, config) <= 1 for step in range(num_steps))
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_every_parameter_is_in_one_group_and_only_matrices_are_decayed(make_config, optimizer):
     model = tiny_model(50)
     optimizers = make_optimizers(model, make_config(optimizer=optimizer, weight_decay=0.3))
@@ -50,7 +50,7 @@ def test_every_parameter_is_in_one_group_and_only_matrices_are_decayed(make_conf
     assert sorted(found) == sorted(expected)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_step_without_gradient_decays_matrices_and_leaves_norms(make_config, optimizer):
     model = tiny_model(50)
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
@@ -135,7 +135,7 @@ def test_matrices_are_made_orthogonal_whatever_their_shape_and_size(shape, dtype
     assert orthogonalize(torch.zeros(shape), dtype).abs().max() == 0
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_training_lowers_the_loss(make_config, optimizer):
     model = tiny_model(50).train()
     optimizers = make_optimizers(model, make_config(optimizer=optimizer, learning_rate=0.01))
@@ -257,4 +257,4 @@ def test_the_memory_of_an_optimizer_is_what_it_says(optimized):
 
 
 def test_the_settings_know_every_optimizer():
-    assert set(OPTIMIZERS) == set(config.OPTIMIZERS)
+    assert set(OPTIMIZERS) == set(config.CHOICES["optimizer"])
