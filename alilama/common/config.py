@@ -12,10 +12,12 @@ from types import NoneType
 
 from alilama.common.errors import ArgumentParser, UserError
 
-OPTIMIZERS = ("adamw", "muon")
 MAX_SIZE = 1 << 24  # of anything in a model or batch: more is a slip of the hand
-LOGGERS = (None, "tensorboard", "wandb")
-PRECISIONS = ("auto", "bf16", "fp16", "fp32")
+CHOICES = {  # what a setting may be; also of a model folder, where the setting is a field of ModelConfig
+    "optimizer": ("adamw", "muon"),
+    "precision": ("auto", "bf16", "fp16", "fp32"),
+    "log_to": (None, "tensorboard", "wandb"),
+}
 
 
 @dataclass
@@ -85,7 +87,7 @@ class Config:
         self._check("val_fraction", self.val_fraction == 0 or self.val_fraction > 1e-9, "0 or above 1e-9")
         for name in ("val_fraction", "dropout", "warmup", "beta1", "beta2"):
             self._check(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
-        for name, allowed in (("optimizer", OPTIMIZERS), ("precision", PRECISIONS), ("log_to", LOGGERS)):
+        for name, allowed in CHOICES.items():
             self._check(name, getattr(self, name) in allowed, f"one of {', '.join(map(str, allowed))}")
         self._check("vocab_size", self.vocab_size >= 257, "at least 257: 256 bytes and <|endoftext|>")
         self._check("weight_decay", 0 <= self.weight_decay < math.inf, "at least 0")

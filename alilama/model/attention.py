@@ -16,6 +16,7 @@ from alilama.model import kernels
 SLOPE_RULE = "alibi"  # the name of what alibi_slopes computes; a model folder says by which rule it was trained
 ALIBI_BIAS_MAX = 8  # of that rule, as MPT calls it: the flattest head of a power of two has the slope 2^-8
 MIN_FLEX_HEAD_DIM = 16  # FlexAttention refuses narrower heads
+PROBED_POSITIONS = 300  # of the comparison with the CPU kernel: a bias may be another far away only
 MAX_MASK_LENGTH = 256  # up to here the (H, T, T) bias is small, and FlexAttention's blocks of 128 would skip little
 
 
@@ -48,7 +49,7 @@ def linear_bias(distance: torch.Tensor, slope: torch.Tensor) -> torch.Tensor:
 
 def choose_attention(slopes: torch.Tensor, T: int, head_dim: int) -> Callable[[torch.Tensor], torch.Tensor]:
     """Returns the function that makes y, (B, T, H, D), of qkv, (B, T, 3, H, D), for `slopes`, (H,), on their device."""
-    if slopes.device.type == "cpu" and slopes.dtype == torch.float32 and kernels.are_built() and _kernel_agrees:
+    if slopes.device.type == "cpu" and slopes.dtype == torch.float32 and kernel_agrees():
         return partial(kernels.attention, slopes=slopes)  # 2 to 7 times faster than masked_attention
     if torch.compiler.is_compiling() and T in _blocks and head_dim >= MIN_FLEX_HEAD_DIM:
         return partial(block_attention, slopes=slopes, block_mask=_blocks[T])
@@ -68,6 +69,10 @@ def masked_attention(qkv: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
 _kernel_agrees = False  # whether the kernel computes what masked_attention does
 
 
+def kernel_agrees() -> bool:
+    return kernels.are_built() and _kernel_agrees
+
+
 def check_kernel():
     """Compares the CPU kernel with masked_attention on a few numbers; a bias changed in one of them alone is not used there.
 
@@ -75,8 +80,9 @@ def check_kernel():
     """
     global _kernel_agrees
     if kernels.are_built() and not _kernel_agrees:
-        qkv, slopes = torch.linspace(-20, 20, 8 * 3 * 4).sin().view(1, 8, 3, 2, 2), alibi_slopes(2)  # (B, T, 3, H, D)
-        expected = masked_attention(qkv, alibi_bias(slopes, 8))
+        qkv = torch.linspace(-20, 20, PROBED_POSITIONS * 3 * 4).sin().view(1, -1, 3, 2, 2)  # (B, T, 3, H, D)
+        slopes = alibi_slopes(2)
+        expected = masked_attention(qkv, alibi_bias(slopes, PROBED_POSITIONS))
         _kernel_agrees = torch.allclose(kernels.attention(qkv, slopes), expected, atol=1e-4)
 
 

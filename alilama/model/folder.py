@@ -14,7 +14,7 @@ import safetensors
 import torch
 from safetensors.torch import save
 
-from alilama.common.config import MAX_SIZE
+from alilama.common.config import CHOICES, MAX_SIZE
 from alilama.common.errors import UserError
 from alilama.common.files import replacing, write_json
 from alilama.data.formats import END_OF_TEXT
@@ -82,9 +82,9 @@ def is_mpt(config: ModelConfig) -> bool:
     others = [field for field in fields(config) if field.name not in MPT_NAMES]
     return (
         config.hidden_dim == MPT_SETTINGS["expansion_ratio"] * config.d_model
-        and ARCHITECTURE == MPT_ARCHITECTURE
+        and MPT_ARCHITECTURE | ARCHITECTURE == MPT_ARCHITECTURE
         and block_weights(config).keys() == MPT_BLOCK
-        and all(getattr(config, field.name) == field.default for field in others)
+        and all(getattr(config, field.name) == MPT_ARCHITECTURE.get(field.name, field.default) for field in others)
     )
 
 
@@ -130,7 +130,7 @@ def load_shape(folder: Path) -> ModelConfig:
     if not path.is_file():
         raise UserError(f"{folder} is not a model folder: it has no config.json; train a model with train.py")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = MPT_ARCHITECTURE | json.loads(path.read_text(encoding="utf-8"))  # what a folder does not name is MPT's
         names = {field.name: MPT_NAMES.get(field.name, field.name) for field in fields(ModelConfig)}
         config = ModelConfig(**{name: content[key] for name, key in names.items() if key in content or name in MPT_NAMES})
         attn_config = {name: content["attn_config"][name] for name in MPT_SETTINGS["attn_config"]}  # Transformers adds others
@@ -142,12 +142,13 @@ def load_shape(folder: Path) -> ModelConfig:
     for name, value in fixed.items():
         if name in names:  # it has become a field of ModelConfig
             continue
-        found = attn_config if name == "attn_config" else content.get(name, MPT_ARCHITECTURE.get(name))
+        found = attn_config if name == "attn_config" else content.get(name)
         if found != value:
             raise UserError(f"{path} describes another architecture: {name} is {found!r}, expected {value!r}")
     sizes = [getattr(config, name) for name in MPT_NAMES if name != "dropout"]
     is_possible = all(isinstance(size, int) and 0 < size < MAX_SIZE for size in sizes)
     is_possible = is_possible and isinstance(config.dropout, int | float) and 0 <= config.dropout < 1
+    is_possible = is_possible and all(getattr(config, name) in CHOICES[name] for name in names.keys() & CHOICES.keys())
     if not is_possible or config.d_model % config.num_heads:
         raise UserError(f"{path} describes an impossible model: {config}")
     return config

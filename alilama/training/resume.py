@@ -17,7 +17,7 @@ from alilama.common.errors import UserError, first_line
 from alilama.common.files import replacing
 from alilama.data.tokenizer import Tokenizer
 from alilama.data.tokens import TokenMeta
-from alilama.model.folder import load_model
+from alilama.model.folder import load_model, load_shape
 from alilama.model.model import Model
 from alilama.training.step import Step
 
@@ -74,6 +74,8 @@ class Run:
             )
         if state is not None and state["step"] > 0:  # before it nothing is lost by beginning again with other settings
             self._check_is_same(state)
+            if load_shape(self.folder) != trained.model.config:  # refuses other formulas; a setting may be younger than the run
+                raise UserError(f"{self.folder} holds a run of another shape, see its config.json; choose another --model_name")
             try:
                 trained.load_state_dict(state)
             except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:  # whatever torch makes of damage

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from alilama.model import kernels
-from alilama.model.attention import linear_bias
+from alilama.model.attention import kernel_agrees, linear_bias
 from alilama.model.model import Model
 
 CHUNK = 256  # tokens of a prompt that PyTorch reads together
@@ -30,7 +30,7 @@ def choose_decoder(model: Model, rows: int, longest: int, context: int | None) -
     if context is not None and context >= longest:
         context = None
     weight = model.wte.weight
-    fits_kernel = weight.device.type == "cpu" and weight.dtype == torch.float32 and kernels.are_built()
+    fits_kernel = weight.device.type == "cpu" and weight.dtype == torch.float32 and kernel_agrees()
     is_fast = fits_kernel and kernel_knows(model)
     return (KernelDecoder if is_fast else TorchDecoder)(model, rows, longest, context)
 

@@ -244,6 +244,12 @@ def test_a_model_of_another_formula_is_not_called_mpt(monkeypatch):
     class WithRotation(ModelConfig):
         rotation: float = 0.0
 
+    @dataclass
+    class WithRule(ModelConfig):
+        rule: str = "new"  # a new default does not change what MPT is
+
+    monkeypatch.setitem(folders.MPT_ARCHITECTURE, "rule", "old")
+    assert is_mpt(WithRule(**vars(config), rule="old")) and not is_mpt(WithRule(**vars(config)))
     assert is_mpt(WithRotation(**vars(config))) and not is_mpt(WithRotation(**vars(config), rotation=0.5))
 
 

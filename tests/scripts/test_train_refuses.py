@@ -177,3 +177,15 @@ def test_a_training_state_with_damaged_parts_is_refused(damage, owl, train_refus
     state = torch.load(owl / "training_state.pt", weights_only=True)
     torch.save(state | {"step": 5} | damage, owl / "training_state.pt")
     assert "training_state.pt is damaged" in train_refused()
+
+
+@pytest.mark.parametrize("now", [{"slope_rule": "another"}, {"hidden_dim": 64}], ids=["formula", "shape"])
+def test_a_run_of_another_architecture_is_refused_and_keeps_its_description(now, owl, train_refused):
+    """As after an update of Alilama, or of a change of one's own."""
+    state = torch.load(owl / "training_state.pt", weights_only=True)
+    torch.save(state | {"step": 1}, owl / "training_state.pt")
+    config = json.loads((owl / "config.json").read_text())
+    (owl / "config.json").write_text(json.dumps(config | now))
+    before = files_of(owl)
+    assert "config.json" in train_refused()
+    assert files_of(owl) == before

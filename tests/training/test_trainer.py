@@ -12,6 +12,7 @@ from steps import VOCAB, B, T, assert_close, batches, trainer_of, weights
 
 from alilama.common.errors import UserError
 from alilama.model.attention import prepare_blocks
+from alilama.training.optim import OPTIMIZERS
 from alilama.training.trainer import choose_precision, estimate_bytes
 
 on_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
@@ -151,7 +152,7 @@ def test_an_error_without_compiling_is_not_hidden(make_trainer):
 
 
 @on_cuda
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16, torch.float16])
 def test_a_graph_makes_the_steps_that_are_made_without(make_trainer, optimizer, precision):
     graphed, plain = (

@@ -226,7 +226,7 @@ def test_a_gpu_writes_what_the_cpu_writes(context):
     model = lively_model(400)
     prompts = [[5, 80, 300], [7], [*range(100, 140)], [5, 80]]
     settings = {"max_new_tokens": 600, "temperature": 0, "context": context}  # the caches grow, and the graph is made anew
-    assert model.cuda().generate(prompts, **settings) == model.cpu().generate(prompts, **settings)
+    assert generate_batch(model.cuda(), prompts, **settings) == generate_batch(model.cpu(), prompts, **settings)
 
 
 @with_gpu
@@ -234,10 +234,10 @@ def test_a_gpu_writes_what_the_cpu_writes(context):
 def test_seeds_stops_and_every_setting_work_in_a_cuda_graph(sampling):
     model = lively_model(400).cuda()
     settings = {"max_new_tokens": 100, "temperature": 1.0, **sampling}
-    first, again, other = (model.generate([[3]] * 4, seed=seed, **settings) for seed in (1, 1, 2))
+    first, again, other = (generate_batch(model, [[3]] * 4, seed=seed, **settings) for seed in (1, 1, 2))
     assert first == again != other and len({tuple(row) for row in first}) == 4
     stop = first[0][50]
-    stopped = model.generate([[3]] * 4, seed=1, stop_id=stop, **settings)
+    stopped = generate_batch(model, [[3]] * 4, seed=1, stop_id=stop, **settings)
     assert stopped == [row[: row.index(stop)] if stop in row else row for row in first]
 
 

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import fields
+from itertools import combinations
 
 import pytest
 import torch
@@ -143,6 +144,13 @@ def test_every_field_changes_the_distribution_and_is_on_the_command_line_and_a_s
     assert field.name in slider.description and slider.value == (field.default or 0)
     slider.value = value
     assert slider.value == pytest.approx(value)
+
+
+@pytest.mark.parametrize("names", combinations(OTHER_VALUES, 2), ids=" ".join)
+def test_whatever_two_fields_keep_is_a_distribution(names):
+    logits = 3 * torch.randn(200, 20, generator=torch.Generator().manual_seed(0))
+    found = next_token_probabilities(logits, Sampling(**{name: OTHER_VALUES[name] for name in names}), logits > 2)
+    torch.testing.assert_close(found.sum(-1), torch.ones(200))
 
 
 @pytest.mark.parametrize("field", fields(Sampling), ids=lambda field: field.name)
