@@ -8,7 +8,7 @@ from pathlib import Path
 from alilama.common.config import load_config
 from alilama.common.errors import UserError, one_line_errors
 from alilama.common.progress import progress
-from alilama.data.text import find_sources, is_skipped
+from alilama.data.text import files_below, find_sources
 from alilama.data.tokenizer import Tokenizer
 from alilama.data.tokens import write_token_files
 
@@ -20,9 +20,7 @@ DEMO_VOCAB_SIZE = 2048  # their words give no more than some 2,600 tokens
 
 def main(argv: list[str]):
     config = load_config(ROOT / "TRAINCONFIG.py", argv, "Makes a tokenizer and token files from text files.")
-    raw = Path("data/raw")
-    texts = [path for path in raw.rglob("*") if path.is_file() and not is_skipped(path.relative_to(raw))]
-    if config.data_files == "data/raw" and not texts:
+    if config.data_files == "data/raw" and not files_below(Path("data/raw")):
         config.vocab_size = min(config.vocab_size, DEMO_VOCAB_SIZE)
         print(
             f"There is no text in data/raw yet, so this uses {DEMO_MEGABYTES} MB of the built-in demo stories, whose few words "

@@ -11,7 +11,7 @@ LINE_FORMAT = "{desc}: {percentage:3.0f}% {n_fmt}/{total_fmt} [{elapsed}<{remain
 
 def progress(total: int, **options) -> "tqdm | ProgressLines":
     """Returns a bar of tqdm for `total` units; `options` are tqdm's."""
-    if sys.stderr.isatty() or options.get("disable"):
+    if sys.stderr.isatty():
         return tqdm(total=total, dynamic_ncols=True, **options)
     return ProgressLines(total, **options)
 
@@ -20,15 +20,7 @@ class ProgressLines:
     """What a tqdm bar tells, in a line every SECONDS_BETWEEN_LINES and one at the end."""
 
     def __init__(
-        self,
-        total: int,
-        *,
-        desc: str = "",
-        initial: int = 0,
-        unit: str = "it",
-        unit_scale: bool = False,
-        leave: bool = True,
-        disable: bool = False,
+        self, total: int, *, desc: str = "", initial: int = 0, unit: str = "it", unit_scale: bool = False, leave: bool = True
     ):
         self.total, self.n, self.initial, self.leave = total, initial, initial, leave
         self.style = {"prefix": desc, "unit": unit, "unit_scale": unit_scale, "bar_format": LINE_FORMAT}
