@@ -124,10 +124,10 @@ def test_the_losses_are_those_of_a_training_loop_written_out(trained, tokens_dir
     assert losses[-1] < losses[0] - 0.3
 
 
-def test_the_trained_model_writes_a_story(trained, run):
-    result = run("-m", "alilama.generate", trained[0], "--prompt", "Once upon a time", "--seed=1", "--max_new_tokens=20")
-    assert result.returncode == 0 and result.stderr == ""
-    assert result.stdout.startswith("Once upon a time") and len(result.stdout) > 30
+def test_the_trained_model_writes_a_story(trained, run_here, capsys):
+    run_here("alilama.generate", trained[0], "--prompt", "Once upon a time", "--seed=1", "--max_new_tokens=20")
+    written = capsys.readouterr()
+    assert written.out.startswith("Once upon a time") and len(written.out) > 30 and written.err == ""
 
 
 def test_a_state_that_gives_no_finite_loss_does_not_replace_a_good_one(train_here, tmp_path):

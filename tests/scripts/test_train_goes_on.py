@@ -7,26 +7,29 @@ import signal
 
 import pytest
 import torch
-from helpers import ROOT
 from runs import STEPS, STOPS, arguments, python, read_log
 
 from alilama.training import resume
 
 
-def test_a_run_that_was_terminated_and_killed_goes_on_to_the_same_losses_and_weights(trained, tokens_dir, tmp_path):
+def test_a_run_that_was_terminated_and_killed_goes_on_to_the_same_losses_and_weights(
+    trained, tokens_dir, tmp_path, train_here, before_step, capsys
+):
     (tmp_path / "stops.py").write_text(STOPS)
     command = arguments(tokens_dir=tokens_dir)
-    terminated = python(tmp_path, "stops.py", "SIGTERM", "7", *command)
-    assert terminated.returncode == 0 and "Stopped at step 8 of 20 and saved" in terminated.stdout, terminated.stderr
+    before_step(7, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    train_here()
+    assert "Stopped at step 8 of 20 and saved" in capsys.readouterr().out
     killed = python(tmp_path, "stops.py", "SIGKILL", "13", *command)
     assert killed.returncode == -signal.SIGKILL and "Going on from step 8" in killed.stdout
     folder = tmp_path / "models" / "owl"
     assert [int(row["step"]) for row in read_log(folder)] == list(range(1, 14))
-    finished = python(tmp_path, ROOT / "train.py", *command)
-    assert finished.returncode == 0 and "Going on from step 10" in finished.stdout, finished.stderr
+    train_here()
+    finished = capsys.readouterr().out
+    assert "Going on from step 10" in finished
     assert read_log(folder) == read_log(trained[0])
     assert (folder / "model.safetensors").read_bytes() == (trained[0] / "model.safetensors").read_bytes()
-    assert finished.stdout.split("A story by")[1] == trained[1].stdout.split("A story by")[1]
+    assert finished.split("A story by")[1] == trained[1].stdout.split("A story by")[1]
     assert not list(folder.glob("*.part"))
 
 

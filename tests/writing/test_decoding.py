@@ -206,10 +206,9 @@ def test_what_fills_a_short_prompt_up_sees_itself():
     assert decoder.bias(10).isfinite().any(-1).all()
 
 
-@pytest.mark.parametrize(
-    ("longest", "context", "positions"), [(300, None, 300), (3000, 20, 20 + decoding.CHUNK), (100, 50, 100)]
-)
-def test_the_caches_become_as_large_as_is_said_and_no_larger(longest, context, positions):
+@pytest.mark.parametrize(("longest", "context", "positions"), [(300, None, 300), (300, 20, 20 + 64), (100, 50, 100)])
+def test_the_caches_become_as_large_as_is_said_and_no_larger(longest, context, positions, monkeypatch):
+    monkeypatch.setattr(decoding, "CHUNK", 64)
     model = lively_model(100, blocks=3)
     decoder = TorchDecoder(model, 2, longest, context)
     decoder.read_prompts([[1] * 90, [1]])
