@@ -162,15 +162,6 @@ def describe_run(run: Run, model: Model, batches: TrainingWindows, precision: to
     return "\n".join(lines)
 
 
-def write_story(model: Model, tokenizer: Tokenizer, config: Config) -> str:
-    was_training = model.training
-    model.eval()
-    sampling = {"max_new_tokens": 400, "temperature": 0.7, "seed": config.seed}
-    text = "".join(stream_text(model, tokenizer, config.sample_prompt, **sampling))
-    model.train(was_training)
-    return config.sample_prompt + text
-
-
 class Display:
     """What a run shows: the bar, a row of the log now and then, the picture of the log, and advice."""
 
@@ -242,6 +233,15 @@ def memorizing_advice(rows: list[dict[str, float]], run: Run, num_parameters: in
         f"with {num_parameters:,} parameters for {num_tokens:,} tokens of text. What helps: {', or '.join(remedies)}. The "
         "best weights are kept."
     )
+
+
+def write_story(model: Model, tokenizer: Tokenizer, config: Config) -> str:
+    was_training = model.training
+    model.eval()
+    sampling = {"max_new_tokens": 400, "temperature": 0.7, "seed": config.seed}
+    text = "".join(stream_text(model, tokenizer, config.sample_prompt, **sampling))
+    model.train(was_training)
+    return config.sample_prompt + text
 
 
 if __name__ == "__main__":

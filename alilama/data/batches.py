@@ -24,6 +24,19 @@ class TrainingWindows:
         self._documents = find_documents(ids, eot_id)
         self._epoch = -1
 
+    def batch(self, step: int) -> np.ndarray:
+        """Returns the windows of one step, (B, T + 1) int64: inputs are [:, :-1], targets [:, 1:]."""
+        epochs, places = np.divmod(np.arange(step * self.batch_size, (step + 1) * self.batch_size), self.windows_per_epoch)
+        windows = [self._windows(epoch, places[epochs == epoch]) for epoch in np.unique(epochs)]
+        return np.concatenate(windows).astype(np.int64)
+
+    def _windows(self, epoch: int, places: np.ndarray) -> np.ndarray:
+        """Returns windows of an epoch, (n, T + 1), by their places in its order, (n,)."""
+        if epoch != self._epoch:
+            self._begin_epoch(epoch)
+        positions = self._starts[places, None] + np.arange(self.context + 1)  # (n, T + 1)
+        return self.ids[positions + self._moves[np.searchsorted(self._ends, positions, side="right")]]
+
     def _begin_epoch(self, epoch: int):
         rng = np.random.default_rng((self.seed, epoch))
         spare = len(self.ids) - 1 - self.windows_per_epoch * self.context
@@ -33,19 +46,6 @@ class TrainingWindows:
         lengths = np.diff(self._documents)[order]
         self._ends = np.cumsum(lengths)  # of the documents in their new order
         self._moves = self._documents[order] - (self._ends - lengths)  # from a place in that order to the one in ids
-
-    def _windows(self, epoch: int, places: np.ndarray) -> np.ndarray:
-        """Returns windows of an epoch, (n, T + 1), by their places in its order, (n,)."""
-        if epoch != self._epoch:
-            self._begin_epoch(epoch)
-        positions = self._starts[places, None] + np.arange(self.context + 1)  # (n, T + 1)
-        return self.ids[positions + self._moves[np.searchsorted(self._ends, positions, side="right")]]
-
-    def batch(self, step: int) -> np.ndarray:
-        """Returns the windows of one step, (B, T + 1) int64: inputs are [:, :-1], targets [:, 1:]."""
-        epochs, places = np.divmod(np.arange(step * self.batch_size, (step + 1) * self.batch_size), self.windows_per_epoch)
-        windows = [self._windows(epoch, places[epochs == epoch]) for epoch in np.unique(epochs)]
-        return np.concatenate(windows).astype(np.int64)
 
 
 def find_documents(ids: np.ndarray, eot_id: int) -> np.ndarray:

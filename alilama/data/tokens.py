@@ -93,6 +93,38 @@ def write_token_files(
     return meta
 
 
+def has_documents(sources: Iterable[Source], number: int, native_pattern: str | None) -> bool:
+    """Tells whether the sources hold at least `number` documents; reads no further than needed."""
+    found = 0
+    for block in read_blocks(sources, native_pattern):
+        documents = _bpe.split_documents(block.text)
+        found += sum(map(bool, documents[1:] if block.continues else documents))
+        if found >= number:
+            return True
+    return False
+
+
+def hold_out_tails(sources: list[Source], val_fraction: float) -> tuple[list[Source], list[Source]]:
+    """Cuts the last `val_fraction` off every source, at the end of a line where one is near."""
+    train, val = [], []
+    for path, start, stop in sources:
+        with open(path, "rb") as file:
+            file.seek(max(start, stop - NEAR_BYTES))
+            separators = SEPARATORS_AT_END.search(file.read(stop - file.tell()))
+            stop -= len(separators[0]) if separators else 0
+            cut = start + int((stop - start) * (1 - val_fraction))
+            near = max(start, cut - NEAR_BYTES)
+            file.seek(near)
+            text = file.read(min(stop, cut + NEAR_BYTES) - near)
+        line_end = text.find(b"\n", cut - near, len(text) - 1)
+        if line_end < 0:
+            line_end = text.rfind(b"\n", 0, cut - near)
+        cut = near + line_end + 1 if line_end >= 0 else cut
+        train += [Source(path, start, cut)] if cut > start else []
+        val += [Source(path, cut, stop)] if stop > cut else []
+    return train, val
+
+
 class TokenWriter:
     """Writes a one-dimensional .npy array piece by piece to a file open for writing."""
 
@@ -133,38 +165,6 @@ def write_parts(
         writer.write(ids[ends[first] - part_tokens[first] : ends[last - 1]])
         writer.num_bytes += int(part_bytes[first:last].sum())
         writer.num_documents += int(last - first) - int(continues and first == 0)
-
-
-def hold_out_tails(sources: list[Source], val_fraction: float) -> tuple[list[Source], list[Source]]:
-    """Cuts the last `val_fraction` off every source, at the end of a line where one is near."""
-    train, val = [], []
-    for path, start, stop in sources:
-        with open(path, "rb") as file:
-            file.seek(max(start, stop - NEAR_BYTES))
-            separators = SEPARATORS_AT_END.search(file.read(stop - file.tell()))
-            stop -= len(separators[0]) if separators else 0
-            cut = start + int((stop - start) * (1 - val_fraction))
-            near = max(start, cut - NEAR_BYTES)
-            file.seek(near)
-            text = file.read(min(stop, cut + NEAR_BYTES) - near)
-        line_end = text.find(b"\n", cut - near, len(text) - 1)
-        if line_end < 0:
-            line_end = text.rfind(b"\n", 0, cut - near)
-        cut = near + line_end + 1 if line_end >= 0 else cut
-        train += [Source(path, start, cut)] if cut > start else []
-        val += [Source(path, cut, stop)] if stop > cut else []
-    return train, val
-
-
-def has_documents(sources: Iterable[Source], number: int, native_pattern: str | None) -> bool:
-    """Tells whether the sources hold at least `number` documents; reads no further than needed."""
-    found = 0
-    for block in read_blocks(sources, native_pattern):
-        documents = _bpe.split_documents(block.text)
-        found += sum(map(bool, documents[1:] if block.continues else documents))
-        if found >= number:
-            return True
-    return False
 
 
 @dataclass

@@ -226,15 +226,6 @@ def estimate_bytes(model: Model, config: Config, precision: torch.dtype, windows
     return weights + activations + logits + 8 * model.wte.weight.numel()
 
 
-def add_in_order():
-    """Lets compiled code on several CPU threads add up gradients of the embedding in the same order each time.
-
-    So a run that goes on has the same losses bit for bit; it takes no time that could be measured.
-    """
-    torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # which would take time
-
-
 def keep_freed_memory():
     """Makes the C library keep the memory that tensors on the CPU give back, and not fetch it page by page for the next step.
 
@@ -244,3 +235,12 @@ def keep_freed_memory():
         libc = ctypes.CDLL(None)
         for parameter, value in ((M_TRIM_THRESHOLD, 2**31 - 1), (M_MMAP_THRESHOLD, 32 << 20), (M_TOP_PAD, 64 << 20)):
             libc.mallopt(parameter, value)
+
+
+def add_in_order():
+    """Lets compiled code on several CPU threads add up gradients of the embedding in the same order each time.
+
+    So a run that goes on has the same losses bit for bit; it takes no time that could be measured.
+    """
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # which would take time

@@ -65,11 +65,6 @@ class KernelDecoder:
         self._rows, self._vocab_size = rows, model.config.vocab_size
         self.device = model.wte.weight.device
 
-    def _read(self, ids: np.ndarray, rows: np.ndarray, lengths: np.ndarray) -> torch.Tensor:
-        logits = np.empty((len(rows), self._vocab_size), np.float32)
-        self._decoder.read(ids, rows, lengths, logits, torch.get_num_threads())
-        return torch.from_numpy(logits)
-
     def read_prompts(self, prompts: list[list[int]]) -> torch.Tensor:
         """Reads the ids that each row begins with, one or more, and returns the logits after them, (B, V)."""
         lengths = np.array([len(prompt) for prompt in prompts])
@@ -78,6 +73,11 @@ class KernelDecoder:
     def step(self, ids: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """Reads the next id of each of `rows`, both (n,), and returns the logits after them, (n, V)."""
         return self._read(ids.numpy(), rows.numpy(), np.ones(len(rows), np.int64))
+
+    def _read(self, ids: np.ndarray, rows: np.ndarray, lengths: np.ndarray) -> torch.Tensor:
+        logits = np.empty((len(rows), self._vocab_size), np.float32)
+        self._decoder.read(ids, rows, lengths, logits, torch.get_num_threads())
+        return torch.from_numpy(logits)
 
 
 class TorchDecoder:
@@ -92,6 +92,26 @@ class TorchDecoder:
         self.start = torch.zeros(rows, dtype=torch.int64, device=self.device)  # position of each row's first token
         self.capacity = 0  # S
         self.caches: list[torch.Tensor] = []  # by block: keys and values, (2, B, H, S, D)
+
+    def read_prompts(self, prompts: list[list[int]]) -> torch.Tensor:
+        """Reads the ids that each row begins with, one or more, and returns the logits after them, (B, V)."""
+        longest = max(map(len, prompts))
+        filled = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts], device=self.device)
+        self.start.copy_(torch.tensor([longest - len(prompt) for prompt in prompts]))
+        for ids in filled.split(CHUNK, dim=1):
+            self.reserve(ids.shape[1])
+            logits = self.forward(ids)
+            self.read += ids.shape[1]
+        return logits
+
+    def step(self, ids: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """Reads the next id of each of `rows`, both (n,), and returns the logits after them, (n, V)."""
+        every = self.next.new_zeros(self.rows, 1)
+        every[rows.to(self.device), 0] = ids.to(self.device)
+        self.reserve(1)
+        logits = self.forward(every)
+        self.read += 1
+        return logits[rows.to(self.device)]
 
     def reserve(self, T: int) -> bool:
         """Makes room for T more positions; returns whether the caches are new tensors.
@@ -112,6 +132,15 @@ class TorchDecoder:
                 self.caches[block] = torch.cat((cache, cache.new_zeros(shape)), dim=3)
         self.capacity = capacity
         return True
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        """Reads ids, (B, T), for which there is room, and returns the logits after the last, (B, V)."""
+        T = ids.shape[1]
+        bias = self.bias(T)
+        slots = (self.next + torch.arange(T, device=self.device)) % self.capacity
+        hidden = self.model.hidden(ids, [self.attend(cache, slots, bias) for cache in self.caches])  # (B, T, C)
+        self.next += T
+        return F.linear(hidden[:, -1], self.model.wte.weight)
 
     def bias(self, T: int) -> torch.Tensor:
         """Returns what is added to the scores of the next T positions, (B, H, T, S): -inf on what a query does not see."""
@@ -137,35 +166,6 @@ class TorchDecoder:
             return F.scaled_dot_product_attention(q, keys, values, attn_mask=bias).transpose(1, 2)
 
         return attend
-
-    def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        """Reads ids, (B, T), for which there is room, and returns the logits after the last, (B, V)."""
-        T = ids.shape[1]
-        bias = self.bias(T)
-        slots = (self.next + torch.arange(T, device=self.device)) % self.capacity
-        hidden = self.model.hidden(ids, [self.attend(cache, slots, bias) for cache in self.caches])  # (B, T, C)
-        self.next += T
-        return F.linear(hidden[:, -1], self.model.wte.weight)
-
-    def read_prompts(self, prompts: list[list[int]]) -> torch.Tensor:
-        """Reads the ids that each row begins with, one or more, and returns the logits after them, (B, V)."""
-        longest = max(map(len, prompts))
-        filled = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts], device=self.device)
-        self.start.copy_(torch.tensor([longest - len(prompt) for prompt in prompts]))
-        for ids in filled.split(CHUNK, dim=1):
-            self.reserve(ids.shape[1])
-            logits = self.forward(ids)
-            self.read += ids.shape[1]
-        return logits
-
-    def step(self, ids: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        """Reads the next id of each of `rows`, both (n,), and returns the logits after them, (n, V)."""
-        every = self.next.new_zeros(self.rows, 1)
-        every[rows.to(self.device), 0] = ids.to(self.device)
-        self.reserve(1)
-        logits = self.forward(every)
-        self.read += 1
-        return logits[rows.to(self.device)]
 
 
 def cache_bytes(model: Model, rows: int, longest: int, context: int | None) -> int:
