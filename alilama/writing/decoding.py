@@ -19,7 +19,7 @@ from alilama.model.model import Model
 CHUNK = 256  # tokens of a prompt that PyTorch reads together
 PROBED_TOKENS, PROBE_TOLERANCE = 4, 1e-3  # of the comparison with the kernel; the tolerance as a share of the largest logit
 
-_known: WeakKeyDictionary[Model, bool] = WeakKeyDictionary()  # see kernel_knows
+_computable: WeakKeyDictionary[Model, bool] = WeakKeyDictionary()  # see kernel_computes
 
 
 def choose_decoder(model: Model, rows: int, longest: int, context: int | None) -> "KernelDecoder | TorchDecoder":
@@ -31,20 +31,20 @@ def choose_decoder(model: Model, rows: int, longest: int, context: int | None) -
         context = None
     weight = model.wte.weight
     fits_kernel = weight.device.type == "cpu" and weight.dtype == torch.float32 and kernel_agrees()
-    is_fast = fits_kernel and kernel_knows(model)
+    is_fast = fits_kernel and kernel_computes(model)
     return (KernelDecoder if is_fast else TorchDecoder)(model, rows, longest, context)
 
 
 @torch.inference_mode()
-def kernel_knows(model: Model) -> bool:
+def kernel_computes(model: Model) -> bool:
     """Whether the C++ decoder computes what a float32 model on the CPU computes, found out once, on a few tokens.
 
     So an architecture that was changed in Python alone is left to PyTorch.
     """
-    if model not in _known:
+    if model not in _computable:
         names = {name.removesuffix(".weight") for name, _ in model.blocks[0].named_parameters()}
-        _known[model] = names == set(kernels.DECODER_BLOCK) and agrees_with_kernel(model)
-    return _known[model]
+        _computable[model] = names == set(kernels.DECODER_BLOCK) and agrees_with_kernel(model)
+    return _computable[model]
 
 
 def agrees_with_kernel(model: Model) -> bool:
@@ -85,9 +85,9 @@ class TorchDecoder:
 
     def __init__(self, model: Model, rows: int, longest: int, context: int | None):
         self.model, self.rows, self.context = model, rows, context
-        self.most_positions = most_positions(longest, context)
+        self.max_positions = max_positions(longest, context)
         self.device = model.wte.weight.device
-        self.read = 0  # positions
+        self.num_read = 0  # positions
         self.next = torch.zeros((), dtype=torch.int64, device=self.device)  # the same, where a CUDA graph finds it
         self.start = torch.zeros(rows, dtype=torch.int64, device=self.device)  # position of each row's first token
         self.capacity = 0  # S
@@ -101,7 +101,7 @@ class TorchDecoder:
         for ids in filled.split(CHUNK, dim=1):
             self.reserve(ids.shape[1])
             logits = self.forward(ids)
-            self.read += ids.shape[1]
+            self.num_read += ids.shape[1]
         return logits
 
     def step(self, ids: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
@@ -110,7 +110,7 @@ class TorchDecoder:
         every[rows.to(self.device), 0] = ids.to(self.device)
         self.reserve(1)
         logits = self.forward(every)
-        self.read += 1
+        self.num_read += 1
         return logits[rows.to(self.device)]
 
     def reserve(self, T: int) -> bool:
@@ -119,10 +119,10 @@ class TorchDecoder:
         With a context they end as rings that hold what every token of a chunk sees: a position's slot is its remainder by
         S. Until then its slot is the position itself, so that they may grow.
         """
-        needed = min(self.read + T, self.most_positions)
+        needed = min(self.num_read + T, self.max_positions)
         if self.capacity >= needed:
             return False
-        capacity = min(max(needed, 2 * self.capacity, CHUNK), self.most_positions)
+        capacity = min(max(needed, 2 * self.capacity, CHUNK), self.max_positions)
         C, H = self.model.config.d_model, self.model.config.num_heads
         shape = (2, self.rows, H, capacity - self.capacity, C // H)
         if not self.caches:
@@ -172,7 +172,7 @@ def cache_bytes(model: Model, rows: int, longest: int, context: int | None) -> i
     """Returns the size of the keys and values of texts of up to `longest` tokens, when the last of them has been read."""
     return (
         rows
-        * most_positions(longest, context)
+        * max_positions(longest, context)
         * model.config.blocks
         * 2
         * model.config.d_model
@@ -180,6 +180,6 @@ def cache_bytes(model: Model, rows: int, longest: int, context: int | None) -> i
     )
 
 
-def most_positions(longest: int, context: int | None) -> int:
+def max_positions(longest: int, context: int | None) -> int:
     """Returns how many positions of a text of up to `longest` tokens a cache holds at most."""
     return longest if context is None else min(longest, context + CHUNK)
