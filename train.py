@@ -134,7 +134,7 @@ def model_config(config: Config, vocab_size: int) -> ModelConfig:
 
 
 def describe_run(run: Run, model: Model, batches: TrainingWindows, precision: torch.dtype, world_size: int) -> str:
-    """Says what is going to be trained on what, how much memory it takes and for how long."""
+    """Says what is going to be trained, on what, in how much memory and for how many steps."""
     config, device = run.config, model.wte.weight.device.type
     name = {"cpu": f"{torch.get_num_threads()} CPU threads", "mps": "an Apple GPU"}.get(device)
     name = name or torch.cuda.get_device_name()

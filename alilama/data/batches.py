@@ -10,7 +10,7 @@ class TrainingWindows:
 
     Every epoch lays the documents one after another in another order, cuts that into windows at another offset, and
     visits each window once, in another order. Step i takes windows i * batch_size and following of the endless sequence of
-    epochs.
+    epochs. Raises UserError for ids, (N,), that do not fill a window of `context` + 1.
     """
 
     def __init__(self, ids: np.ndarray, eot_id: int, context: int, batch_size: int, seed: int):

@@ -51,7 +51,8 @@ class Tokenizer:
     """A byte-level BPE tokenizer; immutable, and threads may share it.
 
     merges: pairs of ids; pair i makes id 256 + i. pattern: "gpt4", "gpt2" or a regular expression of the `regex` package,
-    which cuts more slowly; text that it does not match is a piece too, so nothing is ever lost.
+    which cuts more slowly; text that it does not match is a piece too, so nothing is ever lost. Raises UserError for a
+    merge of ids not yet made, special tokens without <|endoftext|>, and a pattern that is not a regular expression.
     """
 
     def __init__(
@@ -123,7 +124,7 @@ class Tokenizer:
         pattern: str = "gpt4",
         num_threads: int | None = None,
     ) -> "Tokenizer":
-        """Learns a vocabulary from texts, each a document of its own."""
+        """Learns a vocabulary from texts, each of them a document; see `train`."""
         return cls._train(blocks_of_texts(texts), vocab_size, special_tokens, pattern, num_threads, has_documents=False)
 
     @classmethod
@@ -365,7 +366,10 @@ class Tokenizer:
 
     @classmethod
     def from_minbpe(cls, path: str | os.PathLike) -> "Tokenizer":
-        """Reads minbpe's .model file ("minbpe v1"), ids as there; <|endoftext|> is added where it is missing."""
+        """Reads minbpe's .model file ("minbpe v1"), ids as there; <|endoftext|> is added where it is missing.
+
+        Raises UserError for a file that is damaged or of another kind.
+        """
         try:
             merges, special_tokens, pattern = from_minbpe(Path(path).read_text(encoding="utf-8"))
             check_special_tokens(list(special_tokens))

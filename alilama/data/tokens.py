@@ -18,7 +18,7 @@ from alilama.data.text import Source, map_blocks, read_blocks, threads
 from alilama.data.tokenizer import Tokenizer
 
 SPLITS = ("train", "val")
-NEAR_BYTES = 1 << 16  # how far a line end is looked for
+NEAR_BYTES = 1 << 16  # how far a line end, or separators at the end of a file, are looked for
 SEPARATORS_AT_END = re.compile(rb"(?:(?:\A|\r?\n)<\|endoftext\|>)+(?:\r?\n)?\Z")
 
 
@@ -49,7 +49,7 @@ def write_token_files(
     Validation comes from `val_sources` if given. Otherwise every 1/val_fraction-th document is held out, or, where there
     are too few documents for that, the last part of every file. Nothing in the folder changes until all is written;
     then the old meta.json is deleted first and the new one is written last, so that an interruption cannot leave files that
-    do not belong together.
+    do not belong together. Raises UserError where a split would have fewer than two tokens.
     """
     pattern = tokenizer.native_pattern
     by_document = False
