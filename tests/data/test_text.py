@@ -34,6 +34,11 @@ def test_files_in_hidden_folders_are_skipped(texts):
     assert names_of(find_sources(str(texts))) == ["a.txt", "b.txt", "c.md"]
 
 
+def test_a_folder_of_texts_may_itself_lie_in_a_hidden_one(tmp_path):
+    write_text(tmp_path, ".cache/texts/a.txt", "some text")
+    assert names_of(find_sources(str(tmp_path / ".cache" / "texts"))) == ["a.txt"]
+
+
 def test_a_pattern_gives_what_it_matches_in_order(texts):
     assert names_of(find_sources(str(texts / "*.txt"))) == ["a.txt", "b.txt"]
     assert names_of(find_sources(str(texts / "**" / "*.md"))) == ["c.md"]

@@ -200,6 +200,7 @@ SPLIT, BYTE_LEVEL = "pre_tokenizer pretokenizers 0", "pre_tokenizer pretokenizer
         ("model merges", []),
         *(("model merges 0", merge) for merge in ("t", "t h e", "h e", "zz z", "", 5, ["t"], ["t", 5], ["a", "t", "e"])),
         *(("model vocab a", id) for id in (98, 1.5, -1, 2**70, "97", None, [97])),
+        ("model vocab ā", True),  # its id is 1
         ("model vocab new", 300),
     ],
 )

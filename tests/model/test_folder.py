@@ -13,6 +13,7 @@ from helpers import tiny_model, truncate
 from safetensors.torch import load_file, save_file
 
 from alilama.common.errors import UserError
+from alilama.data.tokenizer import Tokenizer
 from alilama.model import folder as folders
 from alilama.model.folder import MPT_SETTINGS, is_mpt, load_model, save_description, save_weights
 from alilama.model.model import ARCHITECTURE, ModelConfig, block_weights, weight_shapes
@@ -50,8 +51,9 @@ def test_the_folder_holds_what_transformers_expects_and_nothing_half_written(fol
     assert sum(weight.numel() for weight in weights.values()) == tiny_model(tokenizer.vocab_size).num_parameters()
 
 
-def test_a_model_that_mpt_cannot_express_does_not_say_it_is_one(tokenizer, tmp_path):
-    save_description(tmp_path, tiny_model(tokenizer.vocab_size, hidden_dim=50).config, tokenizer)
+@pytest.mark.parametrize("hidden_dim", [127, 129])
+def test_a_model_that_mpt_cannot_express_does_not_say_it_is_one(hidden_dim, tokenizer, tmp_path):
+    save_description(tmp_path, tiny_model(tokenizer.vocab_size, hidden_dim=hidden_dim).config, tokenizer)
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["model_type"] != "mpt" and "MptForCausalLM" not in config["architectures"]
 
@@ -105,11 +107,12 @@ DAMAGE = {
     "binary config": ("config.json", lambda path: path.write_bytes(b"\xff\xfe")),
     "another architecture": ("config.json", lambda path: path.write_text(json.dumps(GPT2_CONFIG))),
     "no layers": ("config.json", change_config(n_layers=0)),
+    "no heads": ("config.json", change_config(n_heads=0)),
     "other number of layers": ("config.json", change_config(n_layers=3)),
     "heads that do not divide": ("config.json", change_config(n_heads=5)),
     "text as size": ("config.json", change_config(d_model="32")),
     "text as dropout": ("config.json", change_config(resid_pdrop="a little")),
-    "impossible dropout": ("config.json", change_config(resid_pdrop=2.0)),
+    "impossible dropout": ("config.json", change_config(resid_pdrop=1.0)),
     "attention without biases": ("config.json", change_config(attn_config=MPT_SETTINGS["attn_config"] | {"alibi": False})),
     "flatter biases": ("config.json", change_config(attn_config=MPT_SETTINGS["attn_config"] | {"alibi_bias_max": 4})),
     "another epsilon": ("config.json", change_config(layer_norm_epsilon=0.5)),
@@ -134,8 +137,11 @@ def test_a_damaged_folder_is_refused_in_one_line_that_names_it(damage, folder):
     assert str(folder) in str(refused.value)
 
 
-def test_a_tokenizer_of_another_model_is_refused(folder, other_tokenizer):
-    other_tokenizer.save(folder / "tokenizer.json")
+@pytest.mark.parametrize("num_merges", [142, 144])
+def test_a_tokenizer_of_another_model_is_refused(num_merges, folder, tokenizer):
+    assert tokenizer.vocab_size == 400
+    merges = [*tokenizer.merges, (0, 1)][:num_merges]
+    Tokenizer(merges).save(folder / "tokenizer.json")
     with pytest.raises(UserError, match="do not belong to one model"):
         load_model(folder)
 

@@ -146,6 +146,15 @@ def test_dropout_acts_only_in_training():
     torch.testing.assert_close(without(ids), without(ids), atol=0, rtol=0)
 
 
+def test_dropout_takes_the_embedding_and_what_each_half_of_a_block_adds_to_it():
+    model, ids = tiny_model(VOCAB).train(), random_ids(1, 8)
+    for block in model.blocks:
+        block.dropout.p = 1.0
+    assert torch.equal(model.hidden(ids), model.norm_f(model.wte(ids)))
+    model.dropout.p = 1.0
+    assert not model.hidden(ids).any()
+
+
 def test_a_model_can_learn_one_batch_by_heart():
     model = tiny_model(VOCAB).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)

@@ -157,6 +157,12 @@ def test_one_step_that_is_not_finite_is_skipped(train_here, before_step, tmp_pat
     assert abs(float(rows[-1]["train_loss"]) - float(whole[-1]["train_loss"])) < 0.3
 
 
+def test_ten_steps_in_a_row_that_are_not_finite_end_the_run(train_refused, monkeypatch):
+    loss = Model.loss
+    monkeypatch.setattr(Model, "loss", lambda self, *inputs: loss(self, *inputs) * math.inf)  # evaluation has its own
+    assert "not finite any more at step 10;" in train_refused(progress=True)
+
+
 def test_a_terminal_that_lacks_a_character_does_not_stop_the_training(run, tokens_dir, tmp_path):
     result = run(
         ROOT / "train.py",

@@ -10,9 +10,10 @@ from helpers import tiny_model, truncate
 from alilama.common import files
 from alilama.common.errors import UserError
 from alilama.data.tokenizer import Tokenizer
+from alilama.data.tokens import TokenMeta
 from alilama.model.folder import load_model, save_description, save_weights
 from alilama.training import resume
-from alilama.training.resume import load_state, save_state
+from alilama.training.resume import Run, load_state, save_state
 
 STATE = {
     "step": 3,
@@ -120,3 +121,19 @@ def test_weights_are_read_with_safetensors_and_states_with_weights_only(folder, 
     save_state(folder, STATE)
     load_state(folder)
     assert [options["weights_only"] for options in calls] == [True]
+
+
+@pytest.mark.parametrize("step", [0, 3])
+def test_every_process_goes_on_with_random_numbers_of_its_own(step, make_trainer, make_config, tmp_path):
+    """Else each would drop out the same activations of its share of a batch."""
+    trained = make_trainer().step
+    run = Run(make_config(models_dir=str(tmp_path)), TokenMeta(50, "0", {}, {}, {}, {}), 9)
+    run.step = step
+    save_description(run.folder, trained.model.config, Tokenizer([]))
+    run.save(trained)
+    comes_next, drawn = torch.rand(4).tolist(), []
+    for rank in (0, 1, 2, 1):
+        run.go_on(trained, rank)
+        drawn.append(torch.rand(4).tolist())
+    assert drawn[1] == drawn[3] and len(set(map(tuple, drawn))) == 3
+    assert step == 0 or drawn[0] == comes_next

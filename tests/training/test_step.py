@@ -104,6 +104,14 @@ def test_a_step_goes_on_from_its_state_bit_for_bit(make_trainer):
     assert after.step.read_losses() == whole.step.read_losses()
 
 
+def test_a_step_that_goes_on_keeps_the_settings_of_its_own_optimizers(make_trainer):
+    before, after = make_trainer(weight_decay=0.1), make_trainer(weight_decay=0.3)
+    before(batches(1)[0], 0.01)
+    after.step.load_state_dict(before.step.state_dict())
+    groups = [group for optimizer in after.step.optimizers for group in optimizer.param_groups]
+    assert {group["weight_decay"] for group in groups} == {0.3, 0.0}
+
+
 def test_a_run_that_goes_on_in_fp16_begins_with_a_scale(make_trainer):
     full, half = make_trainer(), make_trainer(torch.float16)
     half.step.load_state_dict(full.step.state_dict())

@@ -102,6 +102,16 @@ def test_the_estimate_of_memory_is_near_what_the_step_takes(make_config):
     assert 0.5 < estimate_bytes(model, config, torch.float32, 64) / taken < 2
 
 
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_the_estimate_counts_weights_gradients_and_what_the_optimizer_keeps(make_trainer, optimizer):
+    trainer = make_trainer(optimizer=optimizer)
+    trainer(batches(1)[0], 0.01)
+    states = [state for each in trainer.step.optimizers for state in each.state.values()]
+    numbers = 2 * trainer.model.num_parameters() + sum(v.numel() for state in states for v in state.values() if v.ndim > 0)
+    of_the_embedding = 8 * trainer.model.wte.weight.numel()  # its gradient while it is summed
+    assert estimate_bytes(trainer.model, trainer.config, torch.float32, windows=0) == 4 * numbers + of_the_embedding
+
+
 # ---- precision and compilation ----
 
 

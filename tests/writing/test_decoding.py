@@ -276,3 +276,10 @@ def test_a_model_that_the_kernel_does_not_know_is_left_to_torch(forward, change,
         for _ in range(20):
             expected.append(int(model(torch.tensor([expected]))[0, -1].argmax()))
     assert generate_batch(model, [[3, 5]], max_new_tokens=20, temperature=0) == [expected[2:]]
+
+
+def test_choosing_a_decoder_leaves_a_model_in_its_mode():
+    for is_training in (True, False):
+        model = tiny_model(400, dropout=0.5).train(is_training)
+        choose_decoder(model, 1, 8, None)
+        assert model.training == is_training

@@ -151,6 +151,7 @@ def test_texts_go_on_beyond_the_trained_length(model):
         {"top_p": 1.5},
         {"top_p": math.nan},
         {"seed": 10**30},
+        {"seed": 2**63},
         {"min_p": -0.1},
         {"min_p": 1.1},
         {"repetition_penalty": 0.0},
