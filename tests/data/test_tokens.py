@@ -110,6 +110,7 @@ def test_every_document_is_preceded_by_end_of_text_and_separators_are_those_of_t
     assert held_out.tolist() == [tokenizer.eot_id, *tokenizer.encode("validate\r\nthis\n")]
     assert meta.documents == {"train": 4, "val": 1}
     assert meta.bytes == {"train": sum(map(len, documents)), "val": 15}
+    assert np.load(tmp_path / "out" / "train_documents.npy").tolist() == np.flatnonzero(found == tokenizer.eot_id).tolist()
 
 
 def test_meta_json_tells_the_truth(tokenizer, text, text_file, tmp_path):
@@ -236,7 +237,7 @@ def test_an_error_in_the_middle_leaves_the_folder_as_it_was(
     assert files_of(tmp_path) == before
 
 
-@pytest.mark.parametrize("stopped_at", ["tokenizer.json", "train.npy", "val.npy", "meta.json"])
+@pytest.mark.parametrize("stopped_at", ["tokenizer.json", "train.npy", "train_documents.npy", "val.npy", "meta.json"])
 def test_stopping_between_two_files_never_leaves_files_that_do_not_belong_together(
     stopped_at, tokenizer, other_tokenizer, text_file, tmp_path, monkeypatch
 ):
@@ -297,6 +298,8 @@ def save_npz(path):
 
 DAMAGE = {
     "missing array": ("train.npy", lambda path: path.unlink()),
+    "missing documents": ("train_documents.npy", lambda path: path.unlink()),
+    "fewer documents": ("train_documents.npy", lambda path: np.save(path, np.load(path)[1:])),
     "empty array": ("val.npy", lambda path: path.write_bytes(b"")),
     "truncated array": ("train.npy", lambda path: path.write_bytes(path.read_bytes()[:-10])),
     "truncated header": ("train.npy", lambda path: path.write_bytes(path.read_bytes()[:50])),
