@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from alilama.data import tokens
 from alilama.data.tokens import TokenFiles, TokenMeta
 from alilama.model.model import Model, ModelConfig
 
@@ -44,7 +45,8 @@ def token_files(ids: np.ndarray, eot_id: int = 0) -> TokenFiles:
     """Token files of training ids in memory: documents begin at `eot_id`, and at the start."""
     documents = np.union1d([0], np.flatnonzero(ids == eot_id)).astype(np.int64)
     meta = TokenMeta(1 << 16, "", {"train": len(documents)}, {"train": len(ids)}, {"train": len(ids)}, {"train": []})
-    return TokenFiles(meta, ids, ids[:0], documents)
+    blocks = np.append(np.searchsorted(documents, np.arange(0, len(ids), tokens.BLOCK_TOKENS)), len(documents))
+    return TokenFiles(meta, ids, ids[:0], documents, blocks)
 
 
 def files_of(folder) -> dict[str, bytes]:

@@ -5,10 +5,9 @@ from typing import NamedTuple
 import numpy as np
 
 from alilama.common.errors import UserError
-from alilama.data.tokens import REMEDY, TokenFiles, check_ids
+from alilama.data.tokens import BLOCK_TOKENS, REMEDY, TokenFiles, check_ids
 
-BLOCK_TOKENS = 1 << 20  # what stays together when the text is put into another order
-SECTION_BLOCKS = 64  # whose documents and windows are shuffled together: what has to be in memory at a time
+SECTION_BLOCKS = 32  # whose documents and windows are shuffled together: what has to be in memory at a time
 
 
 class Section(NamedTuple):
@@ -27,13 +26,13 @@ class TrainingWindows:
     visits each window once, in another order. Step i takes windows i * batch_size and following of the endless sequence of
     epochs.
 
-    A text of more than 64 million tokens is not shuffled as a whole: its blocks of a million tokens are, then the documents
-    and windows of 64 such blocks at a time. So starting and memory do not depend on the size of the text. A document that
+    A text of more than 33 million tokens is not shuffled as a whole: its blocks of a million tokens are, then the documents
+    and windows of 32 such blocks at a time. So starting and memory do not depend on the size of the text. A document that
     reaches over the end of a block is cut there.
     """
 
     def __init__(self, tokens: TokenFiles, context: int, batch_size: int, seed: int):
-        self.ids, self.documents, self.vocab_size = tokens.train, tokens.documents, tokens.meta.vocab_size
+        self.tokens, self.ids = tokens, tokens.train
         if len(self.ids) < context + 1:
             raise UserError(
                 f"train.npy has {len(self.ids)} tokens, fewer than one window of max_seq_len + 1 = {context + 1}; give "
@@ -41,14 +40,13 @@ class TrainingWindows:
             )
         self.context, self.batch_size, self.seed = context, batch_size, seed
         self.windows_per_epoch = max(1, (len(self.ids) - context) // context)
-        self._block_starts = np.arange(0, len(self.ids), BLOCK_TOKENS)
         self._epoch = -1
 
     def batch(self, step: int) -> np.ndarray:
         """Returns the windows of one step, (B, T + 1) int64: inputs are [:, :-1], targets [:, 1:]."""
         epochs, places = np.divmod(np.arange(step * self.batch_size, (step + 1) * self.batch_size), self.windows_per_epoch)
         windows = np.concatenate([self._windows(epoch, places[epochs == epoch]) for epoch in np.unique(epochs)])
-        check_ids(windows, self.vocab_size, "train.npy")
+        check_ids(windows, self.tokens.meta.vocab_size, "train.npy")
         return windows.astype(np.int64)
 
     def _windows(self, epoch: int, places: np.ndarray) -> np.ndarray:
@@ -71,8 +69,8 @@ class TrainingWindows:
         rng = np.random.default_rng((self.seed, epoch))
         self._epoch, self._sections = epoch, {}
         self._offset = rng.integers(len(self.ids) - self.windows_per_epoch * self.context)
-        self._order = rng.permutation(self._block_starts)
-        block_ends = np.cumsum(np.minimum(len(self.ids) - self._order, BLOCK_TOKENS))
+        self._order = rng.permutation(len(self.tokens.blocks) - 1)
+        block_ends = np.cumsum(np.minimum(len(self.ids) - self._order * BLOCK_TOKENS, BLOCK_TOKENS))
         self._section_ends = np.append(block_ends[SECTION_BLOCKS - 1 : -1 : SECTION_BLOCKS], len(self.ids))
         first_windows = -(-(self._section_ends - self._offset) // self.context)  # the first that begins behind each section
         self._first_windows = np.minimum(np.append(0, first_windows), self.windows_per_epoch)
@@ -96,11 +94,11 @@ class TrainingWindows:
         first, last = self._first_windows[index : index + 2]
         return Section(ends, starts - (ends - lengths), first + rng.permutation(last - first))
 
-    def _documents_of(self, start: int) -> np.ndarray:
-        """Returns where the documents of the block at `start` begin, and where the block ends."""
-        end = min(start + BLOCK_TOKENS, len(self.ids))
-        inside = self.documents[slice(*np.searchsorted(self.documents, np.array([start + 1, end])))]
-        bounds = np.concatenate([[start], inside, [end]])
+    def _documents_of(self, block: int) -> np.ndarray:
+        """Returns where a block and the documents in it begin, and where the block ends."""
+        start, end = block * BLOCK_TOKENS, min((block + 1) * BLOCK_TOKENS, len(self.ids))
+        documents = self.tokens.documents[slice(*self.tokens.blocks[block : block + 2])]
+        bounds = np.concatenate([[start], documents[documents != start], [end]])
         if (np.diff(bounds) <= 0).any():
-            raise UserError(f"train_documents.npy is damaged: it is not in order; {REMEDY}")
+            raise UserError(f"train_documents.npy or train_blocks.npy is damaged; {REMEDY}")
         return bounds

@@ -1,6 +1,7 @@
 """Token files: `train.npy` and `val.npy`, one-dimensional arrays read by memory map, with `tokenizer.json` and `meta.json`.
 
-`train_documents.npy` says where the documents of `train.npy` begin, so that no start of training has to look for them.
+`train_documents.npy` says where the documents of `train.npy` begin, and `train_blocks.npy` how many begin before each block of
+BLOCK_TOKENS tokens and in all, so that no start of training has to look for them.
 """
 
 import json
@@ -21,6 +22,7 @@ from alilama.data.text import Source, map_blocks, read_blocks, threads
 from alilama.data.tokenizer import Tokenizer
 
 SPLITS = ("train", "val")
+BLOCK_TOKENS = 1 << 20  # what stays together when the text is put into another order
 REMEDY = "run tokenize_data.py again"
 NEAR_BYTES = 1 << 16  # how far a line end is looked for
 SEPARATORS_AT_END = re.compile(rb"(?:(?:\A|\r?\n)<\|endoftext\|>)+(?:\r?\n)?\Z")
@@ -48,7 +50,7 @@ def write_token_files(
     num_threads: int | None = None,
     on_bytes: Callable[[int], None] = lambda size: None,
 ) -> TokenMeta:
-    """Writes tokenizer.json, train.npy, train_documents.npy, val.npy and meta.json into `folder`; returns what meta.json says.
+    """Writes tokenizer.json, meta.json and the arrays into `folder`, and returns what meta.json says.
 
     Validation comes from `val_sources` if given. Otherwise every 1/val_fraction-th document is held out, or, where there
     are too few documents for that, the last part of every file. Nothing in the folder changes until all is written;
@@ -65,10 +67,11 @@ def write_token_files(
     with (
         replacing(folder / "train.npy") as train_file,
         replacing(folder / "train_documents.npy") as documents_file,
+        replacing(folder / "train_blocks.npy") as blocks_file,
         replacing(folder / "val.npy") as val_file,
     ):
         writers = {
-            "train": TokenWriter(train_file, tokenizer.dtype, documents_file),
+            "train": IndexedTokenWriter(train_file, tokenizer.dtype, documents_file, blocks_file),
             "val": TokenWriter(val_file, tokenizer.dtype),
         }
         for split, split_sources in (("train", sources), ("val", val_sources or [])):
@@ -128,27 +131,41 @@ class ArrayWriter:
 
 
 class TokenWriter:
-    """Writes the tokens of a split, and where its documents begin if there is a file for that."""
+    """Writes the tokens of a split, and counts."""
 
-    def __init__(self, tokens_file: BinaryIO, dtype: np.dtype, documents_file: BinaryIO | None = None):
+    def __init__(self, tokens_file: BinaryIO, dtype: np.dtype):
         self.tokens = ArrayWriter(tokens_file, dtype)
-        self.documents = documents_file and ArrayWriter(documents_file, np.dtype(np.int64))
         self.num_bytes = self.num_documents = 0
 
-    def write(self, ids: np.ndarray, part_tokens: np.ndarray, num_bytes: int, continues: bool):
-        """Writes parts of some tokens each, (n,), every one a document, but the first if it `continues` the last one."""
-        starts = self.tokens.length + np.cumsum(part_tokens) - part_tokens
-        starts = starts[1:] if continues else starts
+    def write(self, ids: np.ndarray, starts: np.ndarray, num_bytes: int):
+        """Writes ids, (n,), in which documents begin at `starts`, (m,)."""
         self.tokens.write(ids)
-        if self.documents:
-            self.documents.write(starts)
         self.num_documents += len(starts)
         self.num_bytes += num_bytes
 
     def finish(self):
         self.tokens.finish()
-        if self.documents:
-            self.documents.finish()
+
+
+class IndexedTokenWriter(TokenWriter):
+    """Also writes where documents begin, and how many of them before each block."""
+
+    def __init__(self, tokens_file: BinaryIO, dtype: np.dtype, documents_file: BinaryIO, blocks_file: BinaryIO):
+        super().__init__(tokens_file, dtype)
+        self.documents, self.blocks = (ArrayWriter(file, np.dtype(np.int64)) for file in (documents_file, blocks_file))
+
+    def write(self, ids: np.ndarray, starts: np.ndarray, num_bytes: int):
+        starts = self.tokens.length + starts
+        blocks = np.arange(self.blocks.length, -(-(self.tokens.length + len(ids)) // BLOCK_TOKENS))  # that begin here
+        self.blocks.write(self.documents.length + np.searchsorted(starts, blocks * BLOCK_TOKENS))
+        self.documents.write(starts)
+        super().write(ids, starts, num_bytes)
+
+    def finish(self):
+        self.blocks.write(np.array([self.documents.length]))
+        super().finish()
+        self.documents.finish()
+        self.blocks.finish()
 
 
 def write_parts(
@@ -163,11 +180,10 @@ def write_parts(
     ends = np.cumsum(part_tokens)
     changes = [*(np.flatnonzero(np.diff(held_out)) + 1), len(ends)]  # parts of one split in a row are one write
     for first, last in zip([0, *changes], changes, strict=False):
+        starts = ends[first:last] - part_tokens[first:last]
+        documents = starts[1:] if continues and first == 0 else starts
         writers["val" if held_out[first] else "train"].write(
-            ids[ends[first] - part_tokens[first] : ends[last - 1]],
-            part_tokens[first:last],
-            int(part_bytes[first:last].sum()),
-            continues and first == 0,
+            ids[starts[0] : ends[last - 1]], documents - starts[0], int(part_bytes[first:last].sum())
         )
 
 
@@ -206,12 +222,13 @@ def has_documents(sources: Iterable[Source], number: int, native_pattern: str | 
 @dataclass
 class TokenFiles:
     """The token files of a folder: memory-mapped ids of each split, where the documents of train begin, (documents,) int64,
-    and what meta.json says of them."""
+    how many begin before each of its blocks and in all, (blocks + 1,) int64, and what meta.json says of them."""
 
     meta: TokenMeta
     train: np.ndarray
     val: np.ndarray
     documents: np.ndarray
+    blocks: np.ndarray
 
     def val_ids(self, max_tokens: int | None) -> np.ndarray:
         """Returns the ids with which `max_tokens` tokens can be scored, None for all."""
@@ -240,7 +257,8 @@ def load_token_files(folder: Path, tokenizer: Tokenizer) -> TokenFiles:
         )
     train, val = (open_array(folder / f"{split}.npy", num_tokens[split], tokenizer.dtype) for split in SPLITS)
     documents = open_array(folder / "train_documents.npy", num_documents, np.dtype(np.int64))
-    return TokenFiles(meta, train, val, documents)
+    blocks = open_array(folder / "train_blocks.npy", -(-len(train) // BLOCK_TOKENS) + 1, np.dtype(np.int64))
+    return TokenFiles(meta, train, val, documents, blocks)
 
 
 def open_array(path: Path, length: int, dtype: np.dtype) -> np.ndarray:

@@ -206,7 +206,9 @@ def compare_steps(arguments: argparse.Namespace, device: str, precision: torch.d
             batch_size = max(1, arguments.tokens // context)
             ids = np.random.default_rng(0).integers(vocab_size, size=2 * batch_size * context + 1, dtype=np.uint16)
             meta = TokenMeta(vocab_size, "", {"train": 1}, {"train": len(ids)}, {"train": 0}, {"train": []})
-            batches = TrainingWindows(TokenFiles(meta, ids, ids, np.zeros(1, np.int64)), context, batch_size, seed=0)
+            batches = TrainingWindows(
+                TokenFiles(meta, ids, ids, np.zeros(1, np.int64), np.array([0, 1])), context, batch_size, seed=0
+            )
             makers = {"Alilama": make_alilama}
             if arguments.nanogpt:
                 makers["nanoGPT eager"] = partial(make_nanogpt, arguments.nanogpt, False)

@@ -8,8 +8,8 @@ import pytest
 from helpers import token_files
 
 from alilama.common.errors import UserError
-from alilama.data import batches as module
 from alilama.data.batches import TrainingWindows
+from alilama.data.tokens import BLOCK_TOKENS
 
 EOT = "<|endoftext|>"
 
@@ -103,8 +103,9 @@ def test_a_text_smaller_than_one_window_is_refused():
 def sections(request, monkeypatch):
     """Texts are shuffled as one, or in sections of some blocks."""
     if request.param[0]:
-        monkeypatch.setattr(module, "BLOCK_TOKENS", request.param[0])
-        monkeypatch.setattr(module, "SECTION_BLOCKS", request.param[1])
+        monkeypatch.setattr("alilama.data.tokens.BLOCK_TOKENS", request.param[0])
+        monkeypatch.setattr("alilama.data.batches.BLOCK_TOKENS", request.param[0])
+        monkeypatch.setattr("alilama.data.batches.SECTION_BLOCKS", request.param[1])
 
 
 @pytest.mark.parametrize("size", [1000, 1001, 131, 64, 10])
@@ -137,7 +138,7 @@ def test_of_a_huge_text_only_what_a_batch_needs_is_read(tmp_path):
     """A billion tokens, all of them holes of a sparse file. An order of all windows alone would take 62 MB."""
     ids = np.lib.format.open_memmap(tmp_path / "train.npy", mode="w+", dtype=np.uint16, shape=(1_000_000_000,))
     tokens = token_files(ids[:1])
-    tokens.train = ids
+    tokens.train, tokens.blocks = ids, np.append(0, np.ones(-(-len(ids) // BLOCK_TOKENS), np.int64))
     tracemalloc.start()
     windows = TrainingWindows(tokens, 128, 8, seed=1)
     assert windows.batch(0).shape == windows.batch(10**7).shape == (8, 129)
@@ -147,8 +148,8 @@ def test_of_a_huge_text_only_what_a_batch_needs_is_read(tmp_path):
 
 def test_damaged_documents_and_ids_are_refused():
     tokens = token_files(np.arange(100, dtype=np.uint16))
-    tokens.documents = np.array([0, 50, 30, 70])
-    with pytest.raises(UserError, match=r"train_documents\.npy is damaged"):
+    tokens.documents, tokens.blocks = np.array([0, 50, 30, 70]), np.array([0, 4])
+    with pytest.raises(UserError, match=r"train_documents\.npy or train_blocks\.npy is damaged"):
         TrainingWindows(tokens, 8, 1, 0).batch(0)
     tokens = token_files(np.arange(100, dtype=np.uint16))
     tokens.meta.vocab_size = 40
