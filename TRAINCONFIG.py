@@ -13,7 +13,7 @@ model_name = "stories"  # the model's folder in models_dir
 d_model = 64  # width of the residual stream; more learns more, takes more time and memory, and wants a lower learning_rate
 blocks = 4  # number of attention and feed-forward blocks; more learn more, and take more time and memory
 num_heads = 8  # attention heads in a block, a divisor of d_model; more look at more places at once, each with less detail
-hidden_dim = None  # width inside the feed-forward part; None is 4 * d_model, the only one that Transformers reads
+hidden_dim = None  # width inside the feed-forward part; None is 4 * d_model, the only width that Transformers reads
 max_seq_len = 128  # tokens the model is trained to look back on; more take more memory; it reads longer texts anyway
 dropout = 0.0  # share of activations dropped in training; more keeps a small text from being memorized, and learns slower
 

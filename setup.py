@@ -1,4 +1,4 @@
-"""Builds the C++ (tokenizer, attention on the CPU) and installs the package; all else is in pyproject.toml."""
+"""Builds the C++ (the tokenizer, the kernels for CPUs) and installs the package; all else is in pyproject.toml."""
 
 import platform
 import shutil
@@ -9,7 +9,6 @@ from pybind11.setup_helpers import Pybind11Extension, build_ext
 from setuptools import setup
 from setuptools.errors import PlatformError
 
-SOURCES = ["unicode", "pretokenizer", "documents", "counter", "trainer", "encoder", "bindings"]
 COMPILERS = {
     "Linux": "install a C++17 compiler (Debian, Ubuntu: apt install g++; Fedora: dnf install gcc-c++)",
     "Darwin": "install Apple's command line tools (xcode-select --install)",
@@ -17,8 +16,8 @@ COMPILERS = {
 }
 
 
-class BuildTokenizer(build_ext):
-    """Compiles with the flags of the compiler at hand; a missing one is one line."""
+class BuildExtensions(build_ext):
+    """Compiles with the flags of the compiler that is found; where there is none, says in one line how to install it."""
 
     def build_extensions(self):
         if self.compiler.compiler_type == "msvc":
@@ -39,9 +38,13 @@ class BuildTokenizer(build_ext):
         sys.exit(f"Alilama's tokenizer is C++ and has to be compiled, but {found}: {remedy}, then run pip again.")
 
 
-HEADERS = sorted([*glob("csrc/tokenizer/*.hpp"), *glob("csrc/tokenizer/*.inc")])
 EXTENSIONS = [
-    Pybind11Extension("alilama._bpe", [f"csrc/tokenizer/{name}.cpp" for name in SOURCES], cxx_std=17, depends=HEADERS)
+    Pybind11Extension(
+        "alilama._bpe",
+        sorted(glob("csrc/tokenizer/*.cpp")),
+        cxx_std=17,
+        depends=[*glob("csrc/tokenizer/*.hpp"), *glob("csrc/tokenizer/*.inc")],
+    )
 ]
 if platform.system() == "Linux":  # elsewhere, and where it does not compile, attention and decoding take PyTorch's own way
     EXTENSIONS.append(
@@ -56,4 +59,4 @@ if platform.system() == "Linux":  # elsewhere, and where it does not compile, at
         )
     )
 
-setup(ext_modules=EXTENSIONS, cmdclass={"build_ext": BuildTokenizer})
+setup(ext_modules=EXTENSIONS, cmdclass={"build_ext": BuildExtensions})

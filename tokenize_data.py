@@ -15,7 +15,7 @@ from alilama.data.tokens import write_token_files
 ROOT = Path(__file__).parent
 DEMO_FILE = Path("data/demo/stories.txt")
 DEMO_MEGABYTES = 8
-DEMO_VOCAB_SIZE = 2048  # their words give no more than some 2,600 tokens
+DEMO_VOCAB_SIZE = 2048  # the words of the demo stories give no more than some 2,600 tokens
 
 
 def main(argv: list[str]):

@@ -134,7 +134,7 @@ def model_config(config: Config, vocab_size: int) -> ModelConfig:
 
 
 def describe_run(run: Run, model: Model, batches: TrainingWindows, precision: torch.dtype, world_size: int) -> str:
-    """Says what is going to be trained on what, how much memory it takes and for how long."""
+    """Says what is going to be trained, on what, in how much memory and for how many steps."""
     config, device = run.config, model.wte.weight.device.type
     name = {"cpu": f"{torch.get_num_threads()} CPU threads", "mps": "an Apple GPU"}.get(device)
     name = name or torch.cuda.get_device_name()
@@ -160,15 +160,6 @@ def describe_run(run: Run, model: Model, batches: TrainingWindows, precision: to
             "install g++ or clang with OpenMP and run pip install -e . again"
         )
     return "\n".join(lines)
-
-
-def write_story(model: Model, tokenizer: Tokenizer, config: Config) -> str:
-    was_training = model.training
-    model.eval()
-    sampling = {"max_new_tokens": 400, "temperature": 0.7, "seed": config.seed}
-    text = "".join(stream_text(model, tokenizer, config.sample_prompt, **sampling))
-    model.train(was_training)
-    return config.sample_prompt + text
 
 
 class Display:
@@ -242,6 +233,15 @@ def memorizing_advice(rows: list[dict[str, float]], run: Run, num_parameters: in
         f"with {num_parameters:,} parameters for {num_tokens:,} tokens of text. What helps: {', or '.join(remedies)}. The "
         "best weights are kept."
     )
+
+
+def write_story(model: Model, tokenizer: Tokenizer, config: Config) -> str:
+    was_training = model.training
+    model.eval()
+    sampling = {"max_new_tokens": 400, "temperature": 0.7, "seed": config.seed}
+    text = "".join(stream_text(model, tokenizer, config.sample_prompt, **sampling))
+    model.train(was_training)
+    return config.sample_prompt + text
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ from types import NoneType
 
 from alilama.common.errors import ArgumentParser, UserError
 
-MAX_SIZE = 1 << 24  # of anything in a model or batch: more is a slip of the hand
-CHOICES = {  # what a setting may be; also of a model folder, where the setting is a field of ModelConfig
+MAX_SIZE = 1 << 24  # of anything in a model or batch: more is a typing mistake
+CHOICES = {  # what a setting may be; a model folder is held to it too, for settings that are fields of ModelConfig
     "optimizer": ("adamw", "muon"),
     "precision": ("auto", "bf16", "fp16", "fp32"),
     "log_to": (None, "tensorboard", "wandb"),

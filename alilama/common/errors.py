@@ -26,7 +26,7 @@ class ArgumentParser(argparse.ArgumentParser):
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Ends the script with one line for a user's mistake, a file or memory that is not to be had, and Ctrl-C."""
+    """Ends the script with one line for a user's mistake, a file that cannot be used, memory that runs out, and Ctrl-C."""
     if sys.stderr is None:  # it was closed, and progress bars write there
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115, open as long as the process
     for stream in (sys.stdout, sys.stderr):

@@ -24,7 +24,7 @@ class TrainingWindows:
 
     Every epoch lays the documents one after another in another order, cuts that into windows at another offset, and
     visits each window once, in another order. Step i takes windows i * batch_size and following of the endless sequence of
-    epochs.
+    epochs. Raises UserError for tokens that do not fill a window of `context` + 1, and for damaged ones that it meets.
 
     A text of more than 33 million tokens is not shuffled as a whole: its blocks of a million tokens are, then the documents
     and windows of 32 such blocks at a time. So starting and memory do not depend on the size of the text. A document that

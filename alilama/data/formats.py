@@ -129,7 +129,7 @@ def from_hugging_face(content: object) -> tuple[Vocabulary, dict[str, int], str]
 
 
 def check_is_byte_level_bpe(content: dict, model: dict, added: list[dict]):
-    """Raises UserError for settings of tokenizer.json that a Tokenizer has no counterpart of."""
+    """Raises UserError for settings of tokenizer.json that a Tokenizer does not have."""
     normalizer = content.get("normalizer")
     unlike = [
         (model.get("type", "BPE") != "BPE", f"its model is {model.get('type')}, and only BPE is read"),

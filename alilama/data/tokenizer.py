@@ -51,7 +51,8 @@ class Tokenizer:
     """A byte-level BPE tokenizer; immutable, and threads may share it.
 
     merges: pairs of ids; pair i makes id 256 + i. pattern: "gpt4", "gpt2" or a regular expression of the `regex` package,
-    which cuts more slowly; text that it does not match is a piece too, so nothing is ever lost.
+    which cuts more slowly; text that it does not match is a piece too, so nothing is ever lost. Raises UserError for a
+    merge of ids not yet made, special tokens without <|endoftext|>, and a pattern that is not a regular expression.
     """
 
     def __init__(
@@ -123,7 +124,7 @@ class Tokenizer:
         pattern: str = "gpt4",
         num_threads: int | None = None,
     ) -> "Tokenizer":
-        """Learns a vocabulary from texts, each a document of its own."""
+        """Learns a vocabulary from texts, each of them a document; see `train`."""
         return cls._train(blocks_of_texts(texts), vocab_size, special_tokens, pattern, num_threads, has_documents=False)
 
     @classmethod
@@ -365,7 +366,10 @@ class Tokenizer:
 
     @classmethod
     def from_minbpe(cls, path: str | os.PathLike) -> "Tokenizer":
-        """Reads minbpe's .model file ("minbpe v1"), ids as there; <|endoftext|> is added where it is missing."""
+        """Reads minbpe's .model file ("minbpe v1"), ids as there; <|endoftext|> is added where it is missing.
+
+        Raises UserError for a file that is damaged or of another kind.
+        """
         try:
             merges, special_tokens, pattern = from_minbpe(Path(path).read_text(encoding="utf-8"))
             check_special_tokens(list(special_tokens))
@@ -406,6 +410,13 @@ class Tokenizer:
             )
 
 
+def check_special_tokens(tokens: Sequence[str]):
+    """Raises UserError unless the tokens are different, not empty, and <|endoftext|> is one of them."""
+    is_text = all(isinstance(token, str) and token and token == token.encode(errors="replace").decode() for token in tokens)
+    if END_OF_TEXT not in tokens or not is_text or len(set(tokens)) < len(tokens):
+        raise UserError(f"special_tokens {list(tokens)}: expected different strings, none empty, {END_OF_TEXT!r} among them")
+
+
 def number_tokens(merges: Sequence[tuple[int, int]], special_tokens: dict[str, int]) -> Vocabulary:
     """Numbers the bytes, then the merges; special tokens have ids after these. Raises UserError for an id not yet made."""
     tokens, num_bytes = [bytes([byte]) for byte in range(256)], 0
@@ -423,15 +434,21 @@ def number_tokens(merges: Sequence[tuple[int, int]], special_tokens: dict[str, i
     return Vocabulary(tokens, list(range(256)), numbered, [])
 
 
-def without_gaps(pattern: regex.Pattern) -> str:
-    """Returns a pattern for tiktoken that cuts as `pattern` does here, and leaves no text between its matches.
+def compile_pattern(pattern: str) -> regex.Pattern:
+    """Compiles a pattern that cuts text into pieces. Raises UserError where it is not a regular expression."""
+    try:
+        compiled = regex.compile(pattern)
+    except (regex.error, RecursionError) as error:
+        known = ", ".join(PATTERNS)
+        raise UserError(f"pattern {pattern[:100]!r} is neither one of {known} nor a regular expression: {error}") from None
+    if compiled.flags & regex.REVERSE:
+        raise UserError(f"pattern {pattern[:100]!r} searches backwards, (?r), and text is cut from its beginning; leave it out")
+    return compiled
 
-    tiktoken loses text that is not matched, which is a piece here, and fails at a match of empty text, which cuts here.
-    Since no text is left between matches, each one begins where the last one ended, which is \\G: (?!\\G) is a match's end
-    only if it is not empty.
-    """
-    expression = pattern.pattern + ("\n" if pattern.flags & regex.VERBOSE else "")  # which ends a comment
-    return rf"(?:{expression})(?!\G)|[\s\S](?:(?!{expression})[\s\S])*"
+
+def may_be_cut(special_token: str) -> bool:
+    """Whether a block of text could end inside a special token: before white space or a symbol in it."""
+    return any(character.isspace() or not character.isascii() for character in special_token[1:])
 
 
 def blocks_of_texts(texts: Iterable[str]) -> Iterator[list[bytes]]:
@@ -455,30 +472,17 @@ def to_bytes(text: str) -> bytes:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode("utf-8")
 
 
-def may_be_cut(special_token: str) -> bool:
-    """Whether a block of text could end inside a special token: before white space or a symbol in it."""
-    return any(character.isspace() or not character.isascii() for character in special_token[1:])
-
-
 def any_of(tokens: Collection[str]) -> re.Pattern:
     """Matches any of the tokens, the longest where several begin together."""
     return re.compile("|".join(re.escape(token) for token in sorted(tokens, key=len, reverse=True)))
 
 
-def compile_pattern(pattern: str) -> regex.Pattern:
-    """Compiles a pattern that cuts text into pieces. Raises UserError where it is not a regular expression."""
-    try:
-        compiled = regex.compile(pattern)
-    except (regex.error, RecursionError) as error:
-        known = ", ".join(PATTERNS)
-        raise UserError(f"pattern {pattern[:100]!r} is neither one of {known} nor a regular expression: {error}") from None
-    if compiled.flags & regex.REVERSE:
-        raise UserError(f"pattern {pattern[:100]!r} searches backwards, (?r), and text is cut from its beginning; leave it out")
-    return compiled
+def without_gaps(pattern: regex.Pattern) -> str:
+    """Returns a pattern for tiktoken that cuts as `pattern` does here, and leaves no text between its matches.
 
-
-def check_special_tokens(tokens: Sequence[str]):
-    """Raises UserError unless the tokens are different, not empty, and <|endoftext|> is one of them."""
-    is_text = all(isinstance(token, str) and token and token == token.encode(errors="replace").decode() for token in tokens)
-    if END_OF_TEXT not in tokens or not is_text or len(set(tokens)) < len(tokens):
-        raise UserError(f"special_tokens {list(tokens)}: expected different strings, none empty, {END_OF_TEXT!r} among them")
+    tiktoken loses text that is not matched, which is a piece here, and fails at a match of empty text, which cuts here.
+    Since no text is left between matches, each one begins where the last one ended, which is \\G: (?!\\G) is a match's end
+    only if it is not empty.
+    """
+    expression = pattern.pattern + ("\n" if pattern.flags & regex.VERBOSE else "")  # which ends a comment
+    return rf"(?:{expression})(?!\G)|[\s\S](?:(?!{expression})[\s\S])*"

@@ -24,7 +24,7 @@ from alilama.data.tokenizer import Tokenizer
 SPLITS = ("train", "val")
 BLOCK_TOKENS = 1 << 20  # what stays together when the text is put into another order
 REMEDY = "run tokenize_data.py again"
-NEAR_BYTES = 1 << 16  # how far a line end is looked for
+NEAR_BYTES = 1 << 16  # how far a line end, or separators at the end of a file, are looked for
 SEPARATORS_AT_END = re.compile(rb"(?:(?:\A|\r?\n)<\|endoftext\|>)+(?:\r?\n)?\Z")
 
 
@@ -55,7 +55,7 @@ def write_token_files(
     Validation comes from `val_sources` if given. Otherwise every 1/val_fraction-th document is held out, or, where there
     are too few documents for that, the last part of every file. Nothing in the folder changes until all is written;
     then the old meta.json is deleted first and the new one is written last, so that an interruption cannot leave files that
-    do not belong together.
+    do not belong together. Raises UserError where a split would have fewer than two tokens.
     """
     pattern = tokenizer.native_pattern
     by_document = False
@@ -107,27 +107,55 @@ def write_token_files(
     return meta
 
 
-class ArrayWriter:
-    """Writes a one-dimensional .npy array piece by piece to a file open for writing."""
+def has_documents(sources: Iterable[Source], number: int, native_pattern: str | None) -> bool:
+    """Tells whether the sources hold at least `number` documents; reads no further than needed."""
+    found = 0
+    for block in read_blocks(sources, native_pattern):
+        documents = _bpe.split_documents(block.text)
+        found += sum(map(bool, documents[1:] if block.continues else documents))
+        if found >= number:
+            return True
+    return False
 
-    def __init__(self, file: BinaryIO, dtype: np.dtype):
-        self.file, self.dtype, self.length = file, dtype, 0
-        self._write_header()
 
-    def _write_header(self):
-        header = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False, "shape": (self.length,)}
-        np.lib.format.write_array_header_1_0(self.file, header)  # 128 bytes for any length
+def hold_out_tails(sources: list[Source], val_fraction: float) -> tuple[list[Source], list[Source]]:
+    """Cuts the last `val_fraction` off every source, at the end of a line where one is near."""
+    train, val = [], []
+    for path, start, stop in sources:
+        with open(path, "rb") as file:
+            file.seek(max(start, stop - NEAR_BYTES))
+            separators = SEPARATORS_AT_END.search(file.read(stop - file.tell()))
+            stop -= len(separators[0]) if separators else 0
+            cut = start + int((stop - start) * (1 - val_fraction))
+            near = max(start, cut - NEAR_BYTES)
+            file.seek(near)
+            text = file.read(min(stop, cut + NEAR_BYTES) - near)
+        line_end = text.find(b"\n", cut - near, len(text) - 1)
+        if line_end < 0:
+            line_end = text.rfind(b"\n", 0, cut - near)
+        cut = near + line_end + 1 if line_end >= 0 else cut
+        train += [Source(path, start, cut)] if cut > start else []
+        val += [Source(path, cut, stop)] if stop > cut else []
+    return train, val
 
-    def write(self, values: np.ndarray):
-        self.file.write(values.data)
-        self.length += len(values)
 
-    def finish(self):
-        """Writes the length into the header, and all of it to the disk."""
-        self.file.seek(0)
-        self._write_header()
-        self.file.flush()
-        os.fsync(self.file.fileno())
+def write_parts(
+    writers: dict[str, TokenWriter],
+    held_out: np.ndarray,
+    ids: np.ndarray,
+    part_tokens: np.ndarray,
+    part_bytes: np.ndarray,
+    continues: bool,
+):
+    """Writes the parts of an encoded block (see Tokenizer.encode_block), one or more, to the writers of their splits."""
+    ends = np.cumsum(part_tokens)
+    changes = [*(np.flatnonzero(np.diff(held_out)) + 1), len(ends)]  # parts of one split in a row are one write
+    for first, last in zip([0, *changes], changes, strict=False):
+        starts = ends[first:last] - part_tokens[first:last]
+        documents = starts[1:] if continues and first == 0 else starts
+        writers["val" if held_out[first] else "train"].write(
+            ids[starts[0] : ends[last - 1]], documents - starts[0], int(part_bytes[first:last].sum())
+        )
 
 
 class TokenWriter:
@@ -168,55 +196,27 @@ class IndexedTokenWriter(TokenWriter):
         self.blocks.finish()
 
 
-def write_parts(
-    writers: dict[str, TokenWriter],
-    held_out: np.ndarray,
-    ids: np.ndarray,
-    part_tokens: np.ndarray,
-    part_bytes: np.ndarray,
-    continues: bool,
-):
-    """Writes the parts of an encoded block (see Tokenizer.encode_block), one or more, to the writers of their splits."""
-    ends = np.cumsum(part_tokens)
-    changes = [*(np.flatnonzero(np.diff(held_out)) + 1), len(ends)]  # parts of one split in a row are one write
-    for first, last in zip([0, *changes], changes, strict=False):
-        starts = ends[first:last] - part_tokens[first:last]
-        documents = starts[1:] if continues and first == 0 else starts
-        writers["val" if held_out[first] else "train"].write(
-            ids[starts[0] : ends[last - 1]], documents - starts[0], int(part_bytes[first:last].sum())
-        )
+class ArrayWriter:
+    """Writes a one-dimensional .npy array piece by piece to a file open for writing."""
 
+    def __init__(self, file: BinaryIO, dtype: np.dtype):
+        self.file, self.dtype, self.length = file, dtype, 0
+        self._write_header()
 
-def hold_out_tails(sources: list[Source], val_fraction: float) -> tuple[list[Source], list[Source]]:
-    """Cuts the last `val_fraction` off every source, at the end of a line where one is near."""
-    train, val = [], []
-    for path, start, stop in sources:
-        with open(path, "rb") as file:
-            file.seek(max(start, stop - NEAR_BYTES))
-            separators = SEPARATORS_AT_END.search(file.read(stop - file.tell()))
-            stop -= len(separators[0]) if separators else 0
-            cut = start + int((stop - start) * (1 - val_fraction))
-            near = max(start, cut - NEAR_BYTES)
-            file.seek(near)
-            text = file.read(min(stop, cut + NEAR_BYTES) - near)
-        line_end = text.find(b"\n", cut - near, len(text) - 1)
-        if line_end < 0:
-            line_end = text.rfind(b"\n", 0, cut - near)
-        cut = near + line_end + 1 if line_end >= 0 else cut
-        train += [Source(path, start, cut)] if cut > start else []
-        val += [Source(path, cut, stop)] if stop > cut else []
-    return train, val
+    def _write_header(self):
+        header = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False, "shape": (self.length,)}
+        np.lib.format.write_array_header_1_0(self.file, header)  # 128 bytes for any length
 
+    def write(self, values: np.ndarray):
+        self.file.write(values.data)
+        self.length += len(values)
 
-def has_documents(sources: Iterable[Source], number: int, native_pattern: str | None) -> bool:
-    """Tells whether the sources hold at least `number` documents; reads no further than needed."""
-    found = 0
-    for block in read_blocks(sources, native_pattern):
-        documents = _bpe.split_documents(block.text)
-        found += sum(map(bool, documents[1:] if block.continues else documents))
-        if found >= number:
-            return True
-    return False
+    def finish(self):
+        """Writes the length into the header, and all of it to the disk."""
+        self.file.seek(0)
+        self._write_header()
+        self.file.flush()
+        os.fsync(self.file.fileno())
 
 
 @dataclass

@@ -16,7 +16,7 @@ from alilama.model import kernels
 SLOPE_RULE = "alibi"  # the name of what alibi_slopes computes; a model folder says by which rule it was trained
 ALIBI_BIAS_MAX = 8  # of that rule, as MPT calls it: the flattest head of a power of two has the slope 2^-8
 MIN_FLEX_HEAD_DIM = 16  # FlexAttention refuses narrower heads
-PROBED_POSITIONS = 300  # of the comparison with the CPU kernel: a bias may be another far away only
+PROBED_POSITIONS = 300  # of the comparison with the CPU kernel: biases may differ only far from the query
 MAX_MASK_LENGTH = 256  # up to here the (H, T, T) bias is small, and FlexAttention's blocks of 128 would skip little
 
 
@@ -59,8 +59,8 @@ def choose_attention(slopes: torch.Tensor, T: int, head_dim: int) -> Callable[[t
 def masked_attention(qkv: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     """Attention by scaled_dot_product_attention with the bias, (H, T, T), as its mask: it works everywhere."""
     q, k, v = qkv.transpose(1, 3).unbind(2)  # each (B, H, T, D)
-    y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype)[None])  # (B, H, T, D); a mask without its own
-    return y.transpose(1, 2)  # batch dimension would take the CPU off its flash kernel, twice as slow at T = 128
+    # A mask without a batch dimension would take the CPU off its flash kernel: twice as slow at T = 128.
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype)[None]).transpose(1, 2)  # (B, T, H, D)
 
 
 # ---- CPU: the kernel in csrc/kernels ----
@@ -74,7 +74,7 @@ def kernel_agrees() -> bool:
 
 
 def check_kernel():
-    """Compares the CPU kernel with masked_attention on a few numbers; a bias changed in one of them alone is not used there.
+    """Compares the CPU kernel with masked_attention on a few numbers; where only one of them was changed, it is not used.
 
     To be called before attention is chosen.
     """

@@ -3,11 +3,12 @@
 Where `are_built()` is False, everything works by PyTorch alone, slower.
 """
 
+import numpy as np
 import torch
 
 try:
     from alilama import _kernels  # after torch: both then use the same OpenMP threads
-except ImportError:  # no compiler for them was at hand: they need GCC's vectors and OpenMP
+except ImportError:  # they were not built: they need GCC's vectors and OpenMP
     _kernels = None
 
 
@@ -71,7 +72,8 @@ def _gradients(ctx, grad_y: torch.Tensor, grad_logsumexp: torch.Tensor) -> tuple
 _forward.register_autograd(_gradients, setup_context=_setup)
 
 
-def to_numpy(x: torch.Tensor):
+def to_numpy(x: torch.Tensor) -> np.ndarray:
+    """Returns the numbers of a tensor where they are; NumPy has no bfloat16, so its bits are uint16."""
     return x.view(torch.uint16).numpy() if x.dtype == torch.bfloat16 else x.numpy()
 
 
@@ -82,7 +84,7 @@ DECODER_BLOCK = ("norm_1", "attn.Wqkv", "attn.out_proj", "norm_2", "ffn.up_proj"
 
 
 def make_decoder(weights: dict[str, torch.Tensor], blocks: int, slopes: torch.Tensor, rows: int, longest: int, context: int):
-    """Returns a Decoder that holds a copy of float32 `weights`, by name as in a Model of `blocks` blocks."""
+    """Returns a Decoder with a copy of float32 `weights`, by name as in a Model of `blocks` blocks, and `slopes`, (H,)."""
 
     def array(name: str):
         return weights[f"{name}.weight"].detach().contiguous().numpy()

@@ -3,8 +3,8 @@
 import torch
 import torch.nn.functional as F
 
-# Logits that are computed at once. On the CPU a chunk should stay in the cache; on a GPU few launches count for more.
 MAX_ROWS_FP16 = 4096  # of a chunk: the sum of their gradients has to stay below fp16's largest number
+# Logits that are computed at once. On the CPU a chunk should stay in the cache; on a GPU few launches count for more.
 CHUNK_LOGITS = {"cpu": 1 << 21, "cuda": 1 << 27, "mps": 1 << 25}
 
 
@@ -16,7 +16,7 @@ def linear_cross_entropy(x: torch.Tensor, weight: torch.Tensor, targets: torch.T
 
 
 class LinearCrossEntropy(torch.autograd.Function):
-    """Mean cross-entropy of targets, (N,), under the logits x @ weight.T, for x of (N, C) and weight of (V, C), in nats.
+    """What `linear_cross_entropy` computes, with gradients.
 
     The logits are made chunk by chunk, and each chunk's gradients at once, in the forward pass, so that nothing of size
     (N, V) is stored or read again (as in Liger-Kernel, Hsu et al. 2024, arXiv:2410.10989). Sums over chunks are in float32; the

@@ -34,6 +34,7 @@ class Log:
         self._write_elsewhere, self._close_elsewhere = open_elsewhere(folder, config, step)
 
     def write(self, row: dict[str, object]):
+        """Adds a row of values by COLUMNS; a column that it lacks stays empty."""
         self._csv.writerow(row)
         self._file.flush()
         numbers = {name: number for name in COLUMNS[1:] if (number := finite(str(row.get(name, "")))) is not None}

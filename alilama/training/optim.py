@@ -1,12 +1,12 @@
 """Optimizers and the learning rate.
 
 OPTIMIZERS holds them by the name that the setting `optimizer` has: a function of the model, the settings and the dtype to
-multiply matrices in, which returns the optimizers that together update every parameter, and how much memory they take.
+multiply matrices in, which returns the optimizers that together update every parameter, and the size of their state.
 Nothing in their steps waits for the device, so that a whole step can be captured as a CUDA graph. Each of them
 
 - takes `lr` as a tensor on the model's device, which is filled before each step, in every one of its `param_groups`;
 - leaves weights and state as they are in a step for which its attribute `found_inf`, a tensor, is 1 (as torch's fused AdamW);
-- keeps tensors of its own in `state`, made in the first step and changed in place from then on, so that `state_dict` goes on
+- keeps its tensors in `state`, made in the first step and changed in place from then on, so that `state_dict` goes on
   bit for bit.
 """
 
@@ -48,7 +48,8 @@ def make_muon(model: Model, config: Config, dtype: torch.dtype) -> list[torch.op
 
 class OptimizerKind(NamedTuple):
     make: Callable[[Model, Config, torch.dtype], list[torch.optim.Optimizer]]
-    state_numbers: Callable[[int, int], int]  # kept for a matrix of the blocks, by its rows and columns; the rest has AdamW's
+    # Numbers in the state for a matrix of the blocks, by its rows and columns; everything else is AdamW's.
+    state_numbers: Callable[[int, int], int]
 
 
 OPTIMIZERS = {

@@ -51,7 +51,10 @@ def evaluate(
     on_batch: Callable[[int], None] = lambda tokens: None,
     stride: int | None = None,
 ) -> Score:
-    """Scores a model, in evaluation mode and float32, on two or more ids, read in `windows` of `context`."""
+    """Scores a model on ids, (N,) with N >= 2, in the `windows` that `context` and `stride` make, both in tokens.
+
+    It runs in evaluation mode and float32. `on_batch` is told how many ids were scored.
+    """
     was_training, device = model.training, model.wte.weight.device
     model.eval()
     nats = 0.0

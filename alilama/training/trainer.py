@@ -54,7 +54,7 @@ class Trainer:
         if self.device.type == "cpu":
             keep_freed_memory()
             add_in_order()
-        self.is_captured = self.device.type == "cuda" and world_size == 1 and config.compile_model
+        self.uses_graph = self.device.type == "cuda" and world_size == 1 and config.compile_model
         self.is_compiled = config.compile_model
         self.step.loss_of = self._in_precision(torch.compile(model.loss) if config.compile_model else model.loss)
         self.micro_batch = config.batch_size // world_size
@@ -66,7 +66,7 @@ class Trainer:
         prepare_blocks(self.config.max_seq_len, self.device)
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             try:
-                with self._stream_of_its_own():
+                with self._side_stream():
                     self._compute_gradients(windows)
             except Exception as error:  # a compiler may raise anything, and any of it means that it does not work here
                 if not self.is_compiled or isinstance(error, UserError):
@@ -74,7 +74,7 @@ class Trainer:
                 self.on_message(
                     f"Not compiled: {first_line(error)}. It works without, slower; --compile_model=False hides this."
                 )
-                self.is_compiled = self.is_captured = False
+                self.is_compiled = self.uses_graph = False
                 self.step.loss_of = self._in_precision(self.model.loss)
                 self._compute_gradients(windows)
 
@@ -84,13 +84,13 @@ class Trainer:
             for group in optimizer.param_groups:
                 group["lr"].fill_(learning_rate)
         windows = self._share(windows)
-        if self.is_captured and self.graph is None and self.steps_made == STEPS_BEFORE_GRAPH:
+        if self.uses_graph and self.graph is None and self.steps_made == STEPS_BEFORE_GRAPH:
             self._capture(windows)
         if self.graph is not None:
             self.static_windows.copy_(windows)
             self.graph.replay()
             return
-        with self._stream_of_its_own():
+        with self._side_stream():
             self._compute_gradients(windows)
             if self.world_size > 1:
                 dist.all_reduce(self.step.buffer)
@@ -105,7 +105,7 @@ class Trainer:
 
         def loss(ids: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
             is_half = self.precision != torch.float32
-            with torch.autocast(self.device.type, self.precision, enabled=is_half, cache_enabled=not self.is_captured):
+            with torch.autocast(self.device.type, self.precision, enabled=is_half, cache_enabled=not self.uses_graph):
                 return loss_of(ids, targets)
 
         return loss
@@ -141,7 +141,7 @@ class Trainer:
                 f"out of memory even with one window at a time; choose a smaller max_seq_len or a smaller model ({reason})"
             )
         self.micro_batch = math.ceil(self.micro_batch / 2)
-        self.steps_made = 0  # the new size is compiled before it is recorded
+        self.steps_made = 0  # the new size is compiled before it is captured
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         self.on_message(
@@ -152,9 +152,9 @@ class Trainer:
     # ---- CUDA graphs ----
 
     @contextmanager
-    def _stream_of_its_own(self) -> Iterator[None]:
-        """Runs what comes before the recording of a graph beside the current stream, as recording wants it."""
-        if not self.is_captured:
+    def _side_stream(self) -> Iterator[None]:
+        """Runs the steps before a graph is captured on another stream than the current one, as capturing needs it."""
+        if not self.uses_graph:
             yield
             return
         stream = torch.cuda.Stream()
@@ -164,7 +164,7 @@ class Trainer:
         torch.cuda.current_stream().wait_stream(stream)
 
     def _capture(self, windows: torch.Tensor):
-        """Records a step as a CUDA graph, which runs nothing; where that does not work, says why."""
+        """Captures a step as a CUDA graph, which runs nothing; where that does not work, says why."""
         static_windows, graph = windows.clone(), torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(graph):
@@ -174,8 +174,8 @@ class Trainer:
             if is_out_of_memory(error):
                 self._halve_micro_batch(first_line(error))
             else:
-                self.on_message(f"Not recorded as a CUDA graph: {first_line(error)}. It works without, slower.")
-                self.is_captured = False
+                self.on_message(f"Not captured as a CUDA graph: {first_line(error)}. It works without, slower.")
+                self.uses_graph = False
             return
         self.static_windows, self.graph = static_windows, graph
 
@@ -208,7 +208,7 @@ def choose_precision(device: str, wanted: str) -> torch.dtype:
 def estimate_bytes(model: Model, config: Config, precision: torch.dtype, windows: int) -> int:
     """Returns about how much memory training takes at its peak, for `windows` of max_seq_len tokens computed at once.
 
-    Weights, gradients and the optimizer's memory in float32; for each token what the backward pass needs: the residual
+    Weights, gradients and the optimizer state in float32; for each token what the backward pass needs: the residual
     stream in float32 (8 bytes a block for each number), and in `precision` the inputs of the matrices and their outputs,
     but for those that are added to the residual stream; a chunk of logits and their gradients; and the gradient of the
     embedding while it is summed over chunks.
@@ -226,15 +226,6 @@ def estimate_bytes(model: Model, config: Config, precision: torch.dtype, windows
     return weights + activations + logits + 8 * model.wte.weight.numel()
 
 
-def add_in_order():
-    """Lets compiled code on several CPU threads add up gradients of the embedding in the same order each time.
-
-    So a run that goes on has the same losses bit for bit; it takes no time that could be measured.
-    """
-    torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # which would take time
-
-
 def keep_freed_memory():
     """Makes the C library keep the memory that tensors on the CPU give back, and not fetch it page by page for the next step.
 
@@ -244,3 +235,12 @@ def keep_freed_memory():
         libc = ctypes.CDLL(None)
         for parameter, value in ((M_TRIM_THRESHOLD, 2**31 - 1), (M_MMAP_THRESHOLD, 32 << 20), (M_TOP_PAD, 64 << 20)):
             libc.mallopt(parameter, value)
+
+
+def add_in_order():
+    """Lets compiled code on several CPU threads add up gradients of the embedding in the same order each time.
+
+    So a run that goes on has the same losses bit for bit; it takes no time that could be measured.
+    """
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # which would take time

@@ -16,7 +16,10 @@ from alilama.model.model import Model
 
 @torch.inference_mode()
 def next_tokens(model: Model, tokenizer: Tokenizer, prompt: str = "", count: int = 10) -> list[tuple[int, float]]:
-    """Returns the `count` most likely tokens after `prompt`, as ids and probabilities, the most likely first."""
+    """Returns the `count` most likely tokens after `prompt`, as ids and probabilities, the most likely first.
+
+    Raises UserError for a special token in the prompt, and a `count` out of range.
+    """
     if not 1 <= count <= tokenizer.vocab_size:
         raise UserError(f"count = {count}: expected 1 to {tokenizer.vocab_size}, the size of the vocabulary")
     logits = text_logits(model, tokenizer.encode_document(prompt), slice(-1, None))  # (1, V)
@@ -26,7 +29,10 @@ def next_tokens(model: Model, tokenizer: Tokenizer, prompt: str = "", count: int
 
 @torch.inference_mode()
 def token_probabilities(model: Model, tokenizer: Tokenizer, text: str) -> list[tuple[int, float]]:
-    """Returns the ids of a text's tokens, each with the probability that the model gave it after all tokens before."""
+    """Returns the ids of a text's tokens, each with the probability that the model gave it after all tokens before.
+
+    Raises UserError for a special token in the text.
+    """
     ids = tokenizer.encode_document(text)
     logits = text_logits(model, ids, slice(0, -1))  # (T - 1, V)
     targets = ids[1:]

@@ -1,4 +1,4 @@
-"""Pictures."""
+"""Pictures: of a training log, of an evaluation, of next tokens and of attention."""
 
 import math
 import os
@@ -28,7 +28,10 @@ LOWEST_BIAS = -8  # drawn darkest, for it leaves e^-8 = 0.03% of a weight; one s
 
 
 def plot_log(log: str | os.PathLike) -> Figure:
-    """Draws a training log: train and validation loss over the tokens seen, with bits per byte on the right."""
+    """Draws a training log: train and validation loss over the tokens seen, with bits per byte on the right.
+
+    Raises UserError where `log` is not a log.csv.
+    """
     log = Path(log)
     if not log.is_file():
         raise UserError(f"{log} is not there: train.py writes it into the folder of the model")
@@ -116,7 +119,8 @@ def plot_next_tokens(model: Model, tokenizer: Tokenizer, prompt: str = "", count
 def plot_attention(model: Model, tokenizer: Tokenizer, text: str, layer: int = 1, head: int = 1) -> Figure:
     """Draws where a head looks, and beside it the ALiBi bias of that head; layers and heads are counted from 1.
 
-    Each row is a token of `text`: how much of its attention goes to itself and to each token before it.
+    Each row is a token of `text`: how much of its attention goes to itself and to each token before it. Raises
+    UserError for a layer or head that the model does not have, and for more than MAX_MAP_TOKENS tokens.
     """
     for name, number, largest in (("layer", layer, model.config.blocks), ("head", head, model.config.num_heads)):
         if not 1 <= number <= largest:

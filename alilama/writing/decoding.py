@@ -19,7 +19,7 @@ from alilama.model.model import Model
 CHUNK = 256  # tokens of a prompt that PyTorch reads together
 PROBED_TOKENS, PROBE_TOLERANCE = 4, 1e-3  # of the comparison with the kernel; the tolerance as a share of the largest logit
 
-_known: WeakKeyDictionary[Model, bool] = WeakKeyDictionary()  # see kernel_knows
+_computable: WeakKeyDictionary[Model, bool] = WeakKeyDictionary()  # see kernel_computes
 
 
 def choose_decoder(model: Model, rows: int, longest: int, context: int | None) -> "KernelDecoder | TorchDecoder":
@@ -31,20 +31,20 @@ def choose_decoder(model: Model, rows: int, longest: int, context: int | None) -
         context = None
     weight = model.wte.weight
     fits_kernel = weight.device.type == "cpu" and weight.dtype == torch.float32 and kernel_agrees()
-    is_fast = fits_kernel and kernel_knows(model)
+    is_fast = fits_kernel and kernel_computes(model)
     return (KernelDecoder if is_fast else TorchDecoder)(model, rows, longest, context)
 
 
 @torch.inference_mode()
-def kernel_knows(model: Model) -> bool:
+def kernel_computes(model: Model) -> bool:
     """Whether the C++ decoder computes what a float32 model on the CPU computes, found out once, on a few tokens.
 
     So an architecture that was changed in Python alone is left to PyTorch.
     """
-    if model not in _known:
+    if model not in _computable:
         names = {name.removesuffix(".weight") for name, _ in model.blocks[0].named_parameters()}
-        _known[model] = names == set(kernels.DECODER_BLOCK) and agrees_with_kernel(model)
-    return _known[model]
+        _computable[model] = names == set(kernels.DECODER_BLOCK) and agrees_with_kernel(model)
+    return _computable[model]
 
 
 def agrees_with_kernel(model: Model) -> bool:
@@ -65,11 +65,6 @@ class KernelDecoder:
         self._rows, self._vocab_size = rows, model.config.vocab_size
         self.device = model.wte.weight.device
 
-    def _read(self, ids: np.ndarray, rows: np.ndarray, lengths: np.ndarray) -> torch.Tensor:
-        logits = np.empty((len(rows), self._vocab_size), np.float32)
-        self._decoder.read(ids, rows, lengths, logits, torch.get_num_threads())
-        return torch.from_numpy(logits)
-
     def read_prompts(self, prompts: list[list[int]]) -> torch.Tensor:
         """Reads the ids that each row begins with, one or more, and returns the logits after them, (B, V)."""
         lengths = np.array([len(prompt) for prompt in prompts])
@@ -79,19 +74,44 @@ class KernelDecoder:
         """Reads the next id of each of `rows`, both (n,), and returns the logits after them, (n, V)."""
         return self._read(ids.numpy(), rows.numpy(), np.ones(len(rows), np.int64))
 
+    def _read(self, ids: np.ndarray, rows: np.ndarray, lengths: np.ndarray) -> torch.Tensor:
+        logits = np.empty((len(rows), self._vocab_size), np.float32)
+        self._decoder.read(ids, rows, lengths, logits, torch.get_num_threads())
+        return torch.from_numpy(logits)
+
 
 class TorchDecoder:
     """Any model on any device. All rows read together: shorter prompts are filled up on their left."""
 
     def __init__(self, model: Model, rows: int, longest: int, context: int | None):
         self.model, self.rows, self.context = model, rows, context
-        self.most_positions = most_positions(longest, context)
+        self.max_positions = max_positions(longest, context)
         self.device = model.wte.weight.device
-        self.read = 0  # positions
+        self.num_read = 0  # positions
         self.next = torch.zeros((), dtype=torch.int64, device=self.device)  # the same, where a CUDA graph finds it
         self.start = torch.zeros(rows, dtype=torch.int64, device=self.device)  # position of each row's first token
         self.capacity = 0  # S
         self.caches: list[torch.Tensor] = []  # by block: keys and values, (2, B, H, S, D)
+
+    def read_prompts(self, prompts: list[list[int]]) -> torch.Tensor:
+        """Reads the ids that each row begins with, one or more, and returns the logits after them, (B, V)."""
+        longest = max(map(len, prompts))
+        filled = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts], device=self.device)
+        self.start.copy_(torch.tensor([longest - len(prompt) for prompt in prompts]))
+        for ids in filled.split(CHUNK, dim=1):
+            self.reserve(ids.shape[1])
+            logits = self.forward(ids)
+            self.num_read += ids.shape[1]
+        return logits
+
+    def step(self, ids: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """Reads the next id of each of `rows`, both (n,), and returns the logits after them, (n, V)."""
+        every = self.next.new_zeros(self.rows, 1)
+        every[rows.to(self.device), 0] = ids.to(self.device)
+        self.reserve(1)
+        logits = self.forward(every)
+        self.num_read += 1
+        return logits[rows.to(self.device)]
 
     def reserve(self, T: int) -> bool:
         """Makes room for T more positions; returns whether the caches are new tensors.
@@ -99,10 +119,10 @@ class TorchDecoder:
         With a context they end as rings that hold what every token of a chunk sees: a position's slot is its remainder by
         S. Until then its slot is the position itself, so that they may grow.
         """
-        needed = min(self.read + T, self.most_positions)
+        needed = min(self.num_read + T, self.max_positions)
         if self.capacity >= needed:
             return False
-        capacity = min(max(needed, 2 * self.capacity, CHUNK), self.most_positions)
+        capacity = min(max(needed, 2 * self.capacity, CHUNK), self.max_positions)
         C, H = self.model.config.d_model, self.model.config.num_heads
         shape = (2, self.rows, H, capacity - self.capacity, C // H)
         if not self.caches:
@@ -112,6 +132,15 @@ class TorchDecoder:
                 self.caches[block] = torch.cat((cache, cache.new_zeros(shape)), dim=3)
         self.capacity = capacity
         return True
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        """Reads ids, (B, T), for which there is room, and returns the logits after the last, (B, V)."""
+        T = ids.shape[1]
+        bias = self.bias(T)
+        slots = (self.next + torch.arange(T, device=self.device)) % self.capacity
+        hidden = self.model.hidden(ids, [self.attend(cache, slots, bias) for cache in self.caches])  # (B, T, C)
+        self.next += T
+        return F.linear(hidden[:, -1], self.model.wte.weight)
 
     def bias(self, T: int) -> torch.Tensor:
         """Returns what is added to the scores of the next T positions, (B, H, T, S): -inf on what a query does not see."""
@@ -138,41 +167,12 @@ class TorchDecoder:
 
         return attend
 
-    def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        """Reads ids, (B, T), for which there is room, and returns the logits after the last, (B, V)."""
-        T = ids.shape[1]
-        bias = self.bias(T)
-        slots = (self.next + torch.arange(T, device=self.device)) % self.capacity
-        hidden = self.model.hidden(ids, [self.attend(cache, slots, bias) for cache in self.caches])  # (B, T, C)
-        self.next += T
-        return F.linear(hidden[:, -1], self.model.wte.weight)
-
-    def read_prompts(self, prompts: list[list[int]]) -> torch.Tensor:
-        """Reads the ids that each row begins with, one or more, and returns the logits after them, (B, V)."""
-        longest = max(map(len, prompts))
-        filled = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts], device=self.device)
-        self.start.copy_(torch.tensor([longest - len(prompt) for prompt in prompts]))
-        for ids in filled.split(CHUNK, dim=1):
-            self.reserve(ids.shape[1])
-            logits = self.forward(ids)
-            self.read += ids.shape[1]
-        return logits
-
-    def step(self, ids: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        """Reads the next id of each of `rows`, both (n,), and returns the logits after them, (n, V)."""
-        every = self.next.new_zeros(self.rows, 1)
-        every[rows.to(self.device), 0] = ids.to(self.device)
-        self.reserve(1)
-        logits = self.forward(every)
-        self.read += 1
-        return logits[rows.to(self.device)]
-
 
 def cache_bytes(model: Model, rows: int, longest: int, context: int | None) -> int:
     """Returns the size of the keys and values of texts of up to `longest` tokens, when the last of them has been read."""
     return (
         rows
-        * most_positions(longest, context)
+        * max_positions(longest, context)
         * model.config.blocks
         * 2
         * model.config.d_model
@@ -180,6 +180,6 @@ def cache_bytes(model: Model, rows: int, longest: int, context: int | None) -> i
     )
 
 
-def most_positions(longest: int, context: int | None) -> int:
+def max_positions(longest: int, context: int | None) -> int:
     """Returns how many positions of a text of up to `longest` tokens a cache holds at most."""
     return longest if context is None else min(longest, context + CHUNK)

@@ -8,7 +8,7 @@ import torch
 from alilama.common.errors import UserError
 from alilama.model.model import Model
 
-SMALLEST_TEMPERATURE = 1e-30  # below it only the likeliest token is left either way, and logits would overflow
+SMALLEST_TEMPERATURE = 1e-30  # below it only the most likely token is left either way, and logits would overflow
 DRAWS = 256  # steps whose random numbers are drawn at once
 
 
@@ -22,36 +22,37 @@ class Sampling:
     """How the next token is taken from the logits. Raises UserError for a value out of range.
 
     `repetition_penalty` divides the positive logits of tokens that are there already, and multiplies the negative ones
-    (Keskar et al. 2019, arXiv:1909.05858). `temperature` divides the logits; 0 takes the likeliest token. Of the
-    distribution that this gives are kept: the `top_k` likeliest tokens, the fewest likeliest that together have at least the
-    probability `top_p` (Holtzman et al. 2020, arXiv:1904.09751), and those that are at least `min_p` times as likely as the
-    likeliest (Nguyen et al. 2024, arXiv:2407.01082). The command line and the notebook's sliders are made from these fields.
+    (Keskar et al. 2019, arXiv:1909.05858). `temperature` divides the logits; 0 takes the most likely token. Of the
+    distribution that this gives are kept: the `top_k` most likely tokens, the fewest of the most likely that together have at
+    least the probability `top_p` (Holtzman et al. 2020, arXiv:1904.09751), and those that are at least `min_p` times as likely
+    as the most likely (Nguyen et al. 2024, arXiv:2407.01082). The command line and the notebook's sliders are made from these
+    fields.
     """
 
     temperature: float = setting(
         0.8,
-        "0 takes the likeliest token, 1 samples as learned",
+        "0 takes the most likely token, 1 samples as learned",
         holds=lambda value: 0 <= value < float("inf"),
         expected="0 (always the most likely token) or a number above",
         slider=(0, 2, 0.05),
     )
     top_k: int | None = setting(
         None,
-        "sample from the k likeliest tokens only",
+        "sample from the k most likely tokens only",
         holds=lambda value: value is None or value >= 1,
         expected="at least 1; without it all tokens are kept",
         slider=(0, 200, 1),
     )
     top_p: float = setting(
         1.0,
-        "sample from the likeliest tokens that together have this probability",
+        "sample from the most likely tokens that together have this probability",
         holds=lambda value: 0 < value <= 1,
         expected="above 0 and at most 1",
         slider=(0.05, 1, 0.05),
     )
     min_p: float = setting(
         0.0,
-        "sample from tokens at least this many times as likely as the likeliest",
+        "sample from tokens at least this many times as likely as the most likely",
         holds=lambda value: 0 <= value <= 1,
         expected="0 (all tokens) to 1",
         slider=(0, 1, 0.01),
@@ -60,7 +61,7 @@ class Sampling:
         1.0,
         "above 1: tokens that are there already become less likely",
         holds=lambda value: 0.01 <= value <= 100,
-        expected="0.01 to 100; 1 is none, 1.2 is much",
+        expected="0.01 to 100; 1 changes nothing, 1.2 is much",
         slider=(1, 2, 0.05),
     )
 

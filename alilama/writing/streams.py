@@ -174,13 +174,13 @@ def next_ids_by_graph(decoder: TorchDecoder, sampler: Sampler, prompts: list[lis
         arrived.record(torch.cuda.current_stream(decoder.device))
         sampler.advance()
         moved = decoder.reserve(1)
-        if decoder.read == max(map(len, prompts)):
+        if decoder.num_read == max(map(len, prompts)):
             step()  # once by hand: what is made at the first use must not be made within a graph
         else:
             if launch is None or moved:
                 launch = capture(step, decoder.device)
             launch()
-        decoder.read += 1
+        decoder.num_read += 1
         arrived.synchronize()
         yield on_host.tolist()
 

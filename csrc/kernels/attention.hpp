@@ -5,7 +5,7 @@
 // No (T, T) matrix is ever in memory: four queries at a time meet all keys before them, and the backward pass computes
 // the scores again from the log-sum-exp of each row (Dao et al. 2022, arXiv:2205.14135). O(B H T^2 D) time, half of what
 // a mask would take; O(T D) memory for a thread. All sums are in float32, whatever the numbers are stored in.
-// Both functions throw std::bad_alloc where that memory is not to be had.
+// Both functions throw std::bad_alloc if that memory cannot be allocated.
 #pragma once
 
 #include <cstdint>
@@ -17,6 +17,7 @@ struct BFloat16 {
     uint16_t bits;
 };
 
+// B batch, T time, H heads, D head width.
 struct AttentionShape {
     int64_t B, T, H, D;
 };

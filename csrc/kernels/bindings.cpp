@@ -1,4 +1,4 @@
-// The Python face of the kernels, a module of its own: they need OpenMP, which the tokenizer does without.
+// The Python face of the kernels. They are not in the tokenizer's module, since they need OpenMP and it does not.
 // bfloat16 tensors come as arrays of uint16, their bits.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
@@ -98,12 +98,12 @@ Decoder make_decoder(const Array<float>& embedding, const std::vector<BlockArray
     shape.H = slopes.size();
     shape.D = shape.C / shape.H;
     shape.hidden = weight(blocks[0], "ffn.up_proj").shape(0);
-    constexpr int64_t kMost = std::numeric_limits<int32_t>::max() / 2;  // distances are 32 bits
+    constexpr int64_t kMaxContext = std::numeric_limits<int32_t>::max() / 2;  // distances are 32 bits
     if (shape.C % shape.H != 0) throw std::invalid_argument(std::to_string(shape.H) + " heads do not divide d_model");
-    if (rows < 1 || longest < 1 || context < 0 || context > kMost)
+    if (rows < 1 || longest < 1 || context < 0 || context > kMaxContext)
         throw std::invalid_argument("rows = " + std::to_string(rows) + ", longest = " + std::to_string(longest) +
                                     ", context = " + std::to_string(context) +
-                                    ": expected at least 1, 1 and 0, and a context of at most " + std::to_string(kMost));
+                                    ": expected at least 1, 1 and 0, and a context of at most " + std::to_string(kMaxContext));
     const int64_t C = shape.C, hidden = shape.hidden;
     const auto vector = [](const BlockArrays& block, const char* name, int64_t size) {
         const float* first = numbers<float>(weight(block, name), size, name);

@@ -191,7 +191,7 @@ Decoder::Decoder(const ModelShape& shape, const float* embedding, std::vector<De
       slopes_(slopes, slopes + shape.H),
       longest_(longest),
       context_(context > 0 ? context : longest),
-      most_positions_(round_up(context > 0 ? std::min(longest, context + kChunk) : longest, kLanes)),
+      max_positions_(round_up(context > 0 ? std::min(longest, context + kChunk) : longest, kLanes)),
       read_(rows),
       capacity_(rows),
       keys_(rows * shape.blocks),
@@ -204,9 +204,9 @@ Decoder::Decoder(const ModelShape& shape, const float* embedding, std::vector<De
 void Decoder::read(const int64_t* ids, const int64_t* rows, const int64_t* lengths, int64_t n, float* logits, int num_threads) {
     int64_t total = 0;
     for (int64_t i = 0; i < n; ++i) {
-        const int64_t row = rows[i], most = static_cast<int64_t>(read_.size());
-        if (row < 0 || row >= most)
-            throw std::invalid_argument("row " + std::to_string(row) + " of " + std::to_string(most) + " does not exist");
+        const int64_t row = rows[i], num_rows = static_cast<int64_t>(read_.size());
+        if (row < 0 || row >= num_rows)
+            throw std::invalid_argument("row " + std::to_string(row) + " of " + std::to_string(num_rows) + " does not exist");
         if (lengths[i] < 1)
             throw std::invalid_argument("row " + std::to_string(row) + " would read " + std::to_string(lengths[i]) +
                                         " tokens; expected at least 1");
@@ -219,12 +219,12 @@ void Decoder::read(const int64_t* ids, const int64_t* rows, const int64_t* lengt
     for (int64_t i = 0; i < total; ++i)
         if (ids[i] < 0 || ids[i] >= shape_.V)
             throw std::invalid_argument("id " + std::to_string(ids[i]) + ": expected 0 to " + std::to_string(shape_.V - 1));
-    int64_t most_slots = 0;
+    int64_t max_slots = 0;
     for (int64_t i = 0; i < n; ++i) {
         reserve(rows[i], read_[rows[i]] + lengths[i]);
-        most_slots = std::max(most_slots, capacity_[rows[i]]);
+        max_slots = std::max(max_slots, capacity_[rows[i]]);
     }
-    scores_.resize(std::max<size_t>(scores_.size(), num_threads * most_slots));
+    scores_.resize(std::max<size_t>(scores_.size(), num_threads * max_slots));
     std::vector<float> last(n * shape_.C);  // x after the last token of each row
     std::vector<Piece> pieces;
     std::vector<int64_t> ends;  // rows of `last` by token of the chunk, -1 for tokens in between
@@ -256,21 +256,21 @@ void Decoder::read(const int64_t* ids, const int64_t* rows, const int64_t* lengt
 // Makes room in a row's caches. With a context they end as rings that hold what every token of a chunk sees; until then a
 // position is its slot, so that they may grow. Where memory does not suffice they stay as they are.
 void Decoder::reserve(int64_t row, int64_t positions) {
-    const int64_t old_capacity = capacity_[row], needed = std::min(positions, most_positions_);
+    const int64_t old_capacity = capacity_[row], needed = std::min(positions, max_positions_);
     if (old_capacity >= needed) return;
-    const int64_t capacity = std::min(round_up(std::max(needed, 2 * old_capacity), kLanes), most_positions_);
+    const int64_t capacity = std::min(round_up(std::max(needed, 2 * old_capacity), kLanes), max_positions_);
     const int64_t old_size = old_capacity * shape_.D, size = capacity * shape_.D;  // of a head
-    std::vector<RowCache> larger;
+    std::vector<RowCache> grown;
     for (int64_t block = row * shape_.blocks; block < (row + 1) * shape_.blocks; ++block) {
         for (const RowCache* cache : {&keys_[block], &values_[block]}) {
-            larger.emplace_back(shape_.H * size);
+            grown.emplace_back(shape_.H * size);
             for (int64_t h = 0; h < shape_.H; ++h)
-                std::copy_n(cache->begin() + h * old_size, old_size, larger.back().begin() + h * size);
+                std::copy_n(cache->begin() + h * old_size, old_size, grown.back().begin() + h * size);
         }
     }
     for (int64_t block = 0; block < shape_.blocks; ++block) {
-        keys_[row * shape_.blocks + block] = std::move(larger[2 * block]);
-        values_[row * shape_.blocks + block] = std::move(larger[2 * block + 1]);
+        keys_[row * shape_.blocks + block] = std::move(grown[2 * block]);
+        values_[row * shape_.blocks + block] = std::move(grown[2 * block + 1]);
     }
     capacity_[row] = capacity;
 }

@@ -1,3 +1,4 @@
+// Logits of the next token on the CPU, from a cache of keys and values.
 #pragma once
 
 #include <cstdint>
@@ -46,6 +47,7 @@ class Decoder {
 public:
     static constexpr int64_t kChunk = 64;  // tokens that are computed together
 
+    // embedding is (V, C), norm_f (C,), slopes (H,); all are copied. `rows` is the size of the batch.
     Decoder(const ModelShape& shape, const float* embedding, std::vector<DecoderBlock> blocks, const float* norm_f,
             const float* slopes, int64_t rows, int64_t longest, int64_t context);
 
@@ -62,15 +64,15 @@ private:
         int64_t row, first, count;
     };
 
+    void reserve(int64_t row, int64_t positions);
     void read_chunk(const int64_t* ids, const std::vector<Piece>& pieces, int64_t count, int num_threads);
     void attend_piece(const Piece& piece, int64_t block, int64_t h, float* scores);
-    void reserve(int64_t row, int64_t positions);
 
     ModelShape shape_;
     PackedMatrix embedding_;
     std::vector<DecoderBlock> blocks_;
     std::vector<float> norm_f_, slopes_;
-    int64_t longest_, context_, most_positions_;
+    int64_t longest_, context_, max_positions_;
     std::vector<int64_t> read_;                        // by row: how many tokens it has read
     std::vector<int64_t> capacity_;                    // by row: for how many positions its caches have room
     std::vector<RowCache> keys_, values_;              // by row and block

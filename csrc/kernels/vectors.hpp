@@ -20,7 +20,7 @@ namespace alilama {
 
 constexpr int kLanes = 16;  // floats in a vector; where the machine's are shorter, the compiler takes several
 using Vector = float __attribute__((vector_size(kLanes * sizeof(float))));
-using IntVector = int32_t __attribute__((vector_size(kLanes * sizeof(float))));
+using IntVector = int32_t __attribute__((vector_size(kLanes * sizeof(int32_t))));
 
 inline int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 

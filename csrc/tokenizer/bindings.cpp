@@ -68,7 +68,7 @@ std::vector<Pair> learn(const PieceCounter& counter, size_t num_merges) {
 }
 
 // An encoder whose ids have 16 or 32 bits, whatever they need, with the caches of pieces that its calls lend each other,
-// one for each call that runs at a time, and with an int for every id. The GIL guards both; a mutex would be held for ever
+// one for each call that runs at a time, and with an int for every id. The GIL guards both; a mutex would be held forever
 // in a forked child.
 class SharedEncoder {
 public:

@@ -21,7 +21,7 @@ public:
 
     // Counts the pieces of `text`, cut by `pattern`. O(size).
     void add_text(const Pattern& pattern, std::string_view text);
-    // Counts one piece that was cut elsewhere; an empty one is none.
+    // Counts one piece that was cut elsewhere; an empty piece is ignored.
     void add_piece(std::string_view piece, int64_t count = 1);
     // Takes over the counts of `other`, which is empty afterwards.
     void merge(PieceCounter& other);

@@ -1,5 +1,7 @@
 #include "documents.hpp"
 
+#include <cstdint>
+
 #include "unicode.hpp"
 
 namespace alilama {
@@ -69,7 +71,7 @@ std::vector<std::string_view> split_at_tokens(std::string_view text, const std::
     return stretches;
 }
 
-// Separators have neither white space inside nor characters beyond ASCII.
+// No letter of a separator stands before white space or a character beyond ASCII, so none is cut.
 size_t find_word_cut(std::string_view text) {
     const auto* begin = reinterpret_cast<const uint8_t*>(text.data());
     const auto* end = begin + text.size();

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstddef>
-#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -18,10 +17,10 @@ std::vector<std::string_view> split_documents(std::string_view text);
 std::vector<std::string_view> split_at_tokens(std::string_view text, const std::vector<std::string>& tokens);
 
 // Largest position at which a text that goes on after `text` may be cut so that no piece, no character and no separator
-// crosses the cut; 0 if there is none. The part after the cut then begins with the end of the document's last line rather
-// than with its own first one. It cuts after a letter or a number, before white space or a character beyond ASCII that is
-// neither: right for a pattern whose pieces with a letter or a number all end there, and whose next piece does not depend
-// on what was before. O(1) on ordinary text, O(size) at worst.
+// crosses the cut; 0 if there is none. What follows the cut is the rest of a line, so no separator's line begins there. It
+// cuts after a letter or a number, before white space or a character beyond ASCII that is neither: right for a pattern whose
+// pieces with a letter or a number all end there, and whose next piece does not depend on what was before. O(1) on ordinary
+// text, O(size) at worst.
 size_t find_word_cut(std::string_view text);
 
 // The same, with cuts only after a separator: right for any pattern. O(size).

@@ -37,14 +37,14 @@ Encoder::Encoder(const Vocabulary& vocabulary) : byte_ids_(vocabulary.byte_ids),
     for (const TokenId id : vocabulary.whole_pieces) whole_pieces_.emplace(bytes_of(id), id);
 }
 
-constexpr size_t kLongPiece = 64;
+constexpr size_t kMaxScanned = 64;  // bytes of a piece; longer ones are merged by a heap
 
 // Merges neighbouring ids, lowest rank first, leftmost on ties, until no pair has a merge (Sennrich et al. 2016,
 // arXiv:1508.07909). O(size * merges done).
 template <class Id>
-Id* Encoder::merge_short_piece(const uint8_t* p, size_t size, Id* out) const {
-    TokenId ids[kLongPiece];
-    uint32_t ranks[kLongPiece];  // ranks[i]: of the merge of ids[i] and ids[i + 1], kMissing if there is none
+Id* Encoder::merge_by_scanning(const uint8_t* p, size_t size, Id* out) const {
+    TokenId ids[kMaxScanned];
+    uint32_t ranks[kMaxScanned];  // ranks[i]: of the merge of ids[i] and ids[i + 1], kMissing if there is none
     for (size_t i = 0; i < size; ++i) ids[i] = byte_ids_[p[i]];
     for (size_t i = 0; i + 1 < size; ++i) ranks[i] = rank_by_pair_.find(ids[i], ids[i + 1]);
     while (size > 1) {
@@ -66,7 +66,7 @@ Id* Encoder::merge_short_piece(const uint8_t* p, size_t size, Id* out) const {
 // The same in O(n log n): candidates wait in a heap. A token stands in its first and its last cell, kInside in those
 // between, so both neighbours are found without links.
 template <class Id>
-Id* Encoder::merge_long_piece(const uint8_t* p, size_t size, Id* out) const {
+Id* Encoder::merge_by_heap(const uint8_t* p, size_t size, Id* out) const {
     constexpr TokenId kInside = 0xFFFFFFFF;
     using Candidate = std::pair<uint32_t, uint32_t>;  // rank and place of the left token
     if (size > std::numeric_limits<uint32_t>::max()) throw std::length_error("a piece of the text takes 4 GiB or more");
@@ -107,7 +107,7 @@ Id* Encoder::encode_piece(std::string_view piece, Id* out) const {
         }
     }
     const auto* p = reinterpret_cast<const uint8_t*>(piece.data());
-    return piece.size() <= kLongPiece ? merge_short_piece(p, piece.size(), out) : merge_long_piece(p, piece.size(), out);
+    return piece.size() <= kMaxScanned ? merge_by_scanning(p, piece.size(), out) : merge_by_heap(p, piece.size(), out);
 }
 
 template <class Id>

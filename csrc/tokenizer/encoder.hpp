@@ -27,6 +27,7 @@ public:
         PieceKey key;
         Id ids[kMaxTokens + 1];
     };
+    // A piece that PieceKey only hashes, so its bytes are compared too.
     struct Long {
         static constexpr size_t kMaxSize = 48, kMaxTokens = 64 / sizeof(Id) - 1;
         PieceKey key;
@@ -54,7 +55,7 @@ struct Merge {
 
 // What a tokenizer is made of. Tokens are numbered in any way.
 struct Vocabulary {
-    std::vector<std::string> tokens;    // bytes of each id, special tokens too; empty where an id is none
+    std::vector<std::string> tokens;    // bytes of each id, special tokens too; empty for an id without a token
     std::array<TokenId, 256> byte_ids;  // what each byte is before any merge
     std::vector<Merge> merges;          // the earlier one goes first
     std::vector<TokenId> whole_pieces;  // a piece with the bytes of one of these becomes it without any merge
@@ -90,9 +91,9 @@ public:
 private:
     size_t size_of(TokenId id) const { return offsets_[id + 1] - offsets_[id]; }
     template <class Id>
-    Id* merge_short_piece(const uint8_t* p, size_t size, Id* out) const;
+    Id* merge_by_scanning(const uint8_t* p, size_t size, Id* out) const;
     template <class Id>
-    Id* merge_long_piece(const uint8_t* p, size_t size, Id* out) const;
+    Id* merge_by_heap(const uint8_t* p, size_t size, Id* out) const;
 
     static constexpr size_t kCopied = 16;  // bytes of a token that are copied at once
 

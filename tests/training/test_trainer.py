@@ -173,10 +173,10 @@ def test_a_graph_makes_the_steps_that_are_made_without(make_trainer, optimizer, 
     "error, message",
     [
         (torch.OutOfMemoryError("out of memory"), "4 windows at a time"),
-        (RuntimeError("not permitted"), "Not recorded as a CUDA graph: not permitted"),
+        (RuntimeError("not permitted"), "Not captured as a CUDA graph: not permitted"),
     ],
 )
-def test_a_graph_that_cannot_be_recorded_loses_no_step(make_trainer, monkeypatch, error, message):
+def test_a_graph_that_cannot_be_captured_loses_no_step(make_trainer, monkeypatch, error, message):
     graphed, plain = (make_trainer(torch.float32, "cuda", compile_model=is_graph) for is_graph in (True, False))
     graph, failed = torch.cuda.graph, []
 
