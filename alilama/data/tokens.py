@@ -139,25 +139,6 @@ def hold_out_tails(sources: list[Source], val_fraction: float) -> tuple[list[Sou
     return train, val
 
 
-def write_parts(
-    writers: dict[str, TokenWriter],
-    held_out: np.ndarray,
-    ids: np.ndarray,
-    part_tokens: np.ndarray,
-    part_bytes: np.ndarray,
-    continues: bool,
-):
-    """Writes the parts of an encoded block (see Tokenizer.encode_block), one or more, to the writers of their splits."""
-    ends = np.cumsum(part_tokens)
-    changes = [*(np.flatnonzero(np.diff(held_out)) + 1), len(ends)]  # parts of one split in a row are one write
-    for first, last in zip([0, *changes], changes, strict=False):
-        starts = ends[first:last] - part_tokens[first:last]
-        documents = starts[1:] if continues and first == 0 else starts
-        writers["val" if held_out[first] else "train"].write(
-            ids[starts[0] : ends[last - 1]], documents - starts[0], int(part_bytes[first:last].sum())
-        )
-
-
 class TokenWriter:
     """Writes the tokens of a split, and counts."""
 
@@ -217,6 +198,25 @@ class ArrayWriter:
         self._write_header()
         self.file.flush()
         os.fsync(self.file.fileno())
+
+
+def write_parts(
+    writers: dict[str, TokenWriter],
+    held_out: np.ndarray,
+    ids: np.ndarray,
+    part_tokens: np.ndarray,
+    part_bytes: np.ndarray,
+    continues: bool,
+):
+    """Writes the parts of an encoded block (see Tokenizer.encode_block), one or more, to the writers of their splits."""
+    ends = np.cumsum(part_tokens)
+    changes = [*(np.flatnonzero(np.diff(held_out)) + 1), len(ends)]  # parts of one split in a row are one write
+    for first, last in zip([0, *changes], changes, strict=False):
+        starts = ends[first:last] - part_tokens[first:last]
+        documents = starts[1:] if continues and first == 0 else starts
+        writers["val" if held_out[first] else "train"].write(
+            ids[starts[0] : ends[last - 1]], documents - starts[0], int(part_bytes[first:last].sum())
+        )
 
 
 @dataclass
