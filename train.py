@@ -45,9 +45,9 @@ def main(argv: list[str]):
 
     # Data
     tokenizer, tokens = load_tokens(config)
-    batches = TrainingWindows(tokens.train, tokenizer.eot_id, T, B, config.seed)
+    batches = TrainingWindows(tokens, T, B, config.seed)
     num_steps = max(1, round((config.train_tokens or config.epochs * batches.windows_per_epoch * T) / (B * T)))
-    val_ids = tokens.val if config.eval_tokens is None else tokens.val[: config.eval_tokens + 1]
+    val_ids = tokens.val_ids(config.eval_tokens)
 
     # Model and optimizers
     if config.init_from is None:

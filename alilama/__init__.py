@@ -23,7 +23,7 @@ _MODULES = {
     "stream_text": "writing.streams",
 }
 
-__all__ = ["Model", "ModelConfig", "Tokenizer", "generate_batch", "load_model", "stream_text"]
+__all__ = list(_MODULES)
 
 
 def __getattr__(name: str):

@@ -3,8 +3,11 @@
 import random
 from pathlib import Path
 
+import numpy as np
 import torch
 
+from alilama.data import tokens
+from alilama.data.tokens import TokenFiles, TokenMeta
 from alilama.model.model import Model, ModelConfig
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,6 +39,14 @@ def tiny_model(vocab_size: int, *, seed: int = 0, **shape) -> Model:
     torch.manual_seed(seed)
     shape = {"d_model": 32, "blocks": 2, "num_heads": 4, "max_seq_len": 16} | shape
     return Model(ModelConfig(vocab_size, **{"hidden_dim": 4 * shape["d_model"]} | shape)).eval()
+
+
+def token_files(ids: np.ndarray, eot_id: int = 0) -> TokenFiles:
+    """Token files of training ids in memory: documents begin at `eot_id`, and at the start."""
+    documents = np.union1d([0], np.flatnonzero(ids == eot_id)).astype(np.int64)
+    meta = TokenMeta(1 << 16, "", {"train": len(documents)}, {"train": len(ids)}, {"train": len(ids)}, {"train": []})
+    blocks = np.append(np.searchsorted(documents, np.arange(0, len(ids), tokens.BLOCK_TOKENS)), len(documents))
+    return TokenFiles(meta, ids, ids[:0], documents, blocks)
 
 
 def files_of(folder) -> dict[str, bytes]:

@@ -1,8 +1,22 @@
 """The training tokens as batches."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from alilama.common.errors import UserError
+from alilama.data.tokens import BLOCK_TOKENS, REMEDY, TokenFiles, check_ids
+
+SECTION_BLOCKS = 32  # whose documents and windows are shuffled together: what has to be in memory at a time
+
+
+class Section(NamedTuple):
+    """Documents of an epoch in their order: where each ends, (n,), how far it lies from its place in the token file, (n,),
+    and the order in which the windows that begin in them are visited."""
+
+    ends: np.ndarray
+    moves: np.ndarray
+    windows: np.ndarray
 
 
 class TrainingWindows:
@@ -10,46 +24,81 @@ class TrainingWindows:
 
     Every epoch lays the documents one after another in another order, cuts that into windows at another offset, and
     visits each window once, in another order. Step i takes windows i * batch_size and following of the endless sequence of
-    epochs. Raises UserError for ids, (N,), that do not fill a window of `context` + 1.
+    epochs. Raises UserError for tokens that do not fill a window of `context` + 1, and for damaged ones that it meets.
+
+    A text of more than 33 million tokens is not shuffled as a whole: its blocks of a million tokens are, then the documents
+    and windows of 32 such blocks at a time. So starting and memory do not depend on the size of the text. A document that
+    reaches over the end of a block is cut there.
     """
 
-    def __init__(self, ids: np.ndarray, eot_id: int, context: int, batch_size: int, seed: int):
-        if len(ids) < context + 1:
+    def __init__(self, tokens: TokenFiles, context: int, batch_size: int, seed: int):
+        self.tokens, self.ids = tokens, tokens.train
+        if len(self.ids) < context + 1:
             raise UserError(
-                f"train.npy has {len(ids)} tokens, fewer than one window of max_seq_len + 1 = {context + 1}; give "
+                f"train.npy has {len(self.ids)} tokens, fewer than one window of max_seq_len + 1 = {context + 1}; give "
                 "more text or a smaller max_seq_len"
             )
-        self.ids, self.context, self.batch_size, self.seed = ids, context, batch_size, seed
-        self.windows_per_epoch = max(1, (len(ids) - context) // context)
-        self._documents = find_documents(ids, eot_id)
+        self.context, self.batch_size, self.seed = context, batch_size, seed
+        self.windows_per_epoch = max(1, (len(self.ids) - context) // context)
         self._epoch = -1
 
     def batch(self, step: int) -> np.ndarray:
         """Returns the windows of one step, (B, T + 1) int64: inputs are [:, :-1], targets [:, 1:]."""
         epochs, places = np.divmod(np.arange(step * self.batch_size, (step + 1) * self.batch_size), self.windows_per_epoch)
-        windows = [self._windows(epoch, places[epochs == epoch]) for epoch in np.unique(epochs)]
-        return np.concatenate(windows).astype(np.int64)
+        windows = np.concatenate([self._windows(epoch, places[epochs == epoch]) for epoch in np.unique(epochs)])
+        check_ids(windows, self.tokens.meta.vocab_size, "train.npy")
+        return windows.astype(np.int64)
 
     def _windows(self, epoch: int, places: np.ndarray) -> np.ndarray:
         """Returns windows of an epoch, (n, T + 1), by their places in its order, (n,)."""
         if epoch != self._epoch:
             self._begin_epoch(epoch)
-        positions = self._starts[places, None] + np.arange(self.context + 1)  # (n, T + 1)
-        return self.ids[positions + self._moves[np.searchsorted(self._ends, positions, side="right")]]
+        starts, of_window = np.empty_like(places), np.searchsorted(self._first_windows, places, side="right") - 1
+        for section in np.unique(of_window):
+            chosen = of_window == section
+            starts[chosen] = self._section(section).windows[places[chosen] - self._first_windows[section]] * self.context
+        positions = self._offset + starts[:, None] + np.arange(self.context + 1)  # (n, T + 1) in the epoch's order
+        of_position = np.searchsorted(self._section_ends, positions, side="right")  # a window may reach into the next one
+        for section in np.unique(of_position):
+            chosen = of_position == section
+            _, moves, _ = its = self._section(section)
+            positions[chosen] += moves[np.searchsorted(its.ends, positions[chosen], side="right")]
+        return self.ids[positions]
 
     def _begin_epoch(self, epoch: int):
         rng = np.random.default_rng((self.seed, epoch))
-        spare = len(self.ids) - 1 - self.windows_per_epoch * self.context
-        offset = rng.integers(spare + 1)
-        self._epoch, self._starts = epoch, offset + rng.permutation(self.windows_per_epoch) * self.context
-        order = rng.permutation(len(self._documents) - 1)
-        lengths = np.diff(self._documents)[order]
-        self._ends = np.cumsum(lengths)  # of the documents in their new order
-        self._moves = self._documents[order] - (self._ends - lengths)  # from a place in that order to the one in ids
+        self._epoch, self._sections = epoch, {}
+        self._offset = rng.integers(len(self.ids) - self.windows_per_epoch * self.context)
+        self._order = rng.permutation(len(self.tokens.blocks) - 1)
+        block_ends = np.cumsum(np.minimum(len(self.ids) - self._order * BLOCK_TOKENS, BLOCK_TOKENS))
+        self._section_ends = np.append(block_ends[SECTION_BLOCKS - 1 : -1 : SECTION_BLOCKS], len(self.ids))
+        first_windows = -(-(self._section_ends - self._offset) // self.context)  # the first that begins behind each section
+        self._first_windows = np.minimum(np.append(0, first_windows), self.windows_per_epoch)
 
+    def _section(self, index: int) -> Section:
+        if index not in self._sections:
+            if len(self._sections) == 2:  # one, and the next, into which a window reaches
+                del self._sections[min(self._sections)]
+            self._sections[index] = self._make_section(index)
+        return self._sections[index]
 
-def find_documents(ids: np.ndarray, eot_id: int) -> np.ndarray:
-    """Returns where each document in ids begins, at <|endoftext|>, and where the last ends: (documents + 1,) int64."""
-    ids_at_once = 1 << 24
-    found = [start + np.flatnonzero(ids[start : start + ids_at_once] == eot_id) for start in range(0, len(ids), ids_at_once)]
-    return np.unique(np.concatenate([[0], *found, [len(ids)]]))
+    def _make_section(self, index: int) -> Section:
+        rng = np.random.default_rng((self.seed, self._epoch, index))
+        blocks = self._order[index * SECTION_BLOCKS : (index + 1) * SECTION_BLOCKS]
+        pieces = [self._documents_of(block) for block in blocks]
+        starts = np.concatenate([bounds[:-1] for bounds in pieces])
+        lengths = np.concatenate([np.diff(bounds) for bounds in pieces])
+        order = rng.permutation(len(starts))
+        starts, lengths = starts[order], lengths[order]
+        ends = np.cumsum(lengths) + (self._section_ends[index - 1] if index else 0)
+        first, last = self._first_windows[index : index + 2]
+        return Section(ends, starts - (ends - lengths), first + rng.permutation(last - first))
+
+    def _documents_of(self, block: int) -> np.ndarray:
+        """Returns where a block and the documents in it begin, and where the block ends."""
+        start, end = block * BLOCK_TOKENS, min((block + 1) * BLOCK_TOKENS, len(self.ids))
+        documents = self.tokens.documents[slice(*self.tokens.blocks[block : block + 2])]
+        bounds = np.concatenate([[start], documents[documents != start], [end]])
+        if (np.diff(bounds) <= 0).any():
+            raise UserError(f"train_documents.npy or train_blocks.npy is damaged; {REMEDY}")
+        return bounds

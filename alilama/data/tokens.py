@@ -1,4 +1,8 @@
-"""Token files: `train.npy` and `val.npy`, one-dimensional arrays read by memory map, with `tokenizer.json` and `meta.json`."""
+"""Token files: `train.npy` and `val.npy`, one-dimensional arrays read by memory map, with `tokenizer.json` and `meta.json`.
+
+`train_documents.npy` says where the documents of `train.npy` begin, and `train_blocks.npy` how many begin before each block of
+BLOCK_TOKENS tokens and in all, so that no start of training has to look for them.
+"""
 
 import json
 import operator
@@ -18,6 +22,8 @@ from alilama.data.text import Source, map_blocks, read_blocks, threads
 from alilama.data.tokenizer import Tokenizer
 
 SPLITS = ("train", "val")
+BLOCK_TOKENS = 1 << 20  # what stays together when the text is put into another order
+REMEDY = "run tokenize_data.py again"
 NEAR_BYTES = 1 << 16  # how far a line end, or separators at the end of a file, are looked for
 SEPARATORS_AT_END = re.compile(rb"(?:(?:\A|\r?\n)<\|endoftext\|>)+(?:\r?\n)?\Z")
 
@@ -44,7 +50,7 @@ def write_token_files(
     num_threads: int | None = None,
     on_bytes: Callable[[int], None] = lambda size: None,
 ) -> TokenMeta:
-    """Writes tokenizer.json, train.npy, val.npy and meta.json into `folder` and returns what meta.json says.
+    """Writes tokenizer.json, meta.json and the arrays into `folder`, and returns what meta.json says.
 
     Validation comes from `val_sources` if given. Otherwise every 1/val_fraction-th document is held out, or, where there
     are too few documents for that, the last part of every file. Nothing in the folder changes until all is written;
@@ -58,8 +64,16 @@ def write_token_files(
         if not by_document:
             sources, val_sources = hold_out_tails(sources, val_fraction)
     folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / "train.npy") as train_file, replacing(folder / "val.npy") as val_file:
-        writers = {"train": TokenWriter(train_file, tokenizer.dtype), "val": TokenWriter(val_file, tokenizer.dtype)}
+    with (
+        replacing(folder / "train.npy") as train_file,
+        replacing(folder / "train_documents.npy") as documents_file,
+        replacing(folder / "train_blocks.npy") as blocks_file,
+        replacing(folder / "val.npy") as val_file,
+    ):
+        writers = {
+            "train": IndexedTokenWriter(train_file, tokenizer.dtype, documents_file, blocks_file),
+            "val": TokenWriter(val_file, tokenizer.dtype),
+        }
         for split, split_sources in (("train", sources), ("val", val_sources or [])):
             index = -1  # of the document that the last block ended in
             blocks = read_blocks(split_sources, pattern)
@@ -77,7 +91,7 @@ def write_token_files(
                 write_parts(writers, held_out, ids, part_tokens, part_bytes, continues)
         for name, writer in writers.items():
             writer.finish()
-            if writer.num_tokens < 2:
+            if writer.tokens.length < 2:
                 raise UserError(f"the text leaves nothing for {name}.npy; give more text, or another val_fraction or val_files")
         (folder / "meta.json").unlink(missing_ok=True)
     tokenizer.save(folder / "tokenizer.json")
@@ -85,7 +99,7 @@ def write_token_files(
         vocab_size=tokenizer.vocab_size,
         tokenizer_sha256=tokenizer.sha256,
         documents={name: writer.num_documents for name, writer in writers.items()},
-        tokens={name: writer.num_tokens for name, writer in writers.items()},
+        tokens={name: writer.tokens.length for name, writer in writers.items()},
         bytes={name: writer.num_bytes for name, writer in writers.items()},
         sources={"train": [str(source.path) for source in sources], "val": [str(source.path) for source in val_sources or []]},
     )
@@ -126,23 +140,60 @@ def hold_out_tails(sources: list[Source], val_fraction: float) -> tuple[list[Sou
 
 
 class TokenWriter:
+    """Writes the tokens of a split, and counts."""
+
+    def __init__(self, tokens_file: BinaryIO, dtype: np.dtype):
+        self.tokens = ArrayWriter(tokens_file, dtype)
+        self.num_bytes = self.num_documents = 0
+
+    def write(self, ids: np.ndarray, starts: np.ndarray, num_bytes: int):
+        """Writes ids, (n,), in which documents begin at `starts`, (m,)."""
+        self.tokens.write(ids)
+        self.num_documents += len(starts)
+        self.num_bytes += num_bytes
+
+    def finish(self):
+        self.tokens.finish()
+
+
+class IndexedTokenWriter(TokenWriter):
+    """Also writes where documents begin, and how many of them before each block."""
+
+    def __init__(self, tokens_file: BinaryIO, dtype: np.dtype, documents_file: BinaryIO, blocks_file: BinaryIO):
+        super().__init__(tokens_file, dtype)
+        self.documents, self.blocks = (ArrayWriter(file, np.dtype(np.int64)) for file in (documents_file, blocks_file))
+
+    def write(self, ids: np.ndarray, starts: np.ndarray, num_bytes: int):
+        starts = self.tokens.length + starts
+        blocks = np.arange(self.blocks.length, -(-(self.tokens.length + len(ids)) // BLOCK_TOKENS))  # that begin here
+        self.blocks.write(self.documents.length + np.searchsorted(starts, blocks * BLOCK_TOKENS))
+        self.documents.write(starts)
+        super().write(ids, starts, num_bytes)
+
+    def finish(self):
+        self.blocks.write(np.array([self.documents.length]))
+        super().finish()
+        self.documents.finish()
+        self.blocks.finish()
+
+
+class ArrayWriter:
     """Writes a one-dimensional .npy array piece by piece to a file open for writing."""
 
     def __init__(self, file: BinaryIO, dtype: np.dtype):
-        self.file, self.dtype = file, dtype
-        self.num_tokens = self.num_bytes = self.num_documents = 0
+        self.file, self.dtype, self.length = file, dtype, 0
         self._write_header()
 
     def _write_header(self):
-        header = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False, "shape": (self.num_tokens,)}
-        np.lib.format.write_array_header_1_0(self.file, header)  # 128 bytes for any number of tokens
+        header = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False, "shape": (self.length,)}
+        np.lib.format.write_array_header_1_0(self.file, header)  # 128 bytes for any length
 
-    def write(self, ids: np.ndarray):
-        self.file.write(ids.data)
-        self.num_tokens += len(ids)
+    def write(self, values: np.ndarray):
+        self.file.write(values.data)
+        self.length += len(values)
 
     def finish(self):
-        """Writes the number of tokens into the header, and all of it to the disk."""
+        """Writes the length into the header, and all of it to the disk."""
         self.file.seek(0)
         self._write_header()
         self.file.flush()
@@ -161,54 +212,71 @@ def write_parts(
     ends = np.cumsum(part_tokens)
     changes = [*(np.flatnonzero(np.diff(held_out)) + 1), len(ends)]  # parts of one split in a row are one write
     for first, last in zip([0, *changes], changes, strict=False):
-        writer = writers["val" if held_out[first] else "train"]
-        writer.write(ids[ends[first] - part_tokens[first] : ends[last - 1]])
-        writer.num_bytes += int(part_bytes[first:last].sum())
-        writer.num_documents += int(last - first) - int(continues and first == 0)
+        starts = ends[first:last] - part_tokens[first:last]
+        documents = starts[1:] if continues and first == 0 else starts
+        writers["val" if held_out[first] else "train"].write(
+            ids[starts[0] : ends[last - 1]], documents - starts[0], int(part_bytes[first:last].sum())
+        )
 
 
 @dataclass
 class TokenFiles:
-    """The token files of a folder: memory-mapped ids of each split, and what meta.json says of them."""
+    """The token files of a folder: memory-mapped ids of each split, where the documents of train begin, (documents,) int64,
+    how many begin before each of its blocks and in all, (blocks + 1,) int64, and what meta.json says of them."""
 
     meta: TokenMeta
     train: np.ndarray
     val: np.ndarray
+    documents: np.ndarray
+    blocks: np.ndarray
+
+    def val_ids(self, max_tokens: int | None) -> np.ndarray:
+        """Returns the ids with which `max_tokens` tokens can be scored, None for all."""
+        ids = self.val if max_tokens is None else self.val[: max_tokens + 1]
+        check_ids(ids, self.meta.vocab_size, "val.npy")
+        return ids
 
 
 def load_token_files(folder: Path, tokenizer: Tokenizer) -> TokenFiles:
-    """Opens the token files of a folder.
+    """Opens the token files of a folder, without reading them: what is in them is checked where it is used.
 
     Raises UserError where one is missing or damaged, does not fit meta.json, or was made by another tokenizer.
     """
-    remedy = "run tokenize_data.py again"
     try:
         meta = TokenMeta(**json.loads((folder / "meta.json").read_text(encoding="utf-8")))
-        sha256, num_tokens = str(meta.tokenizer_sha256), {split: operator.index(meta.tokens[split]) for split in SPLITS}
+        sha256, num_documents = str(meta.tokenizer_sha256), operator.index(meta.documents["train"])
+        num_tokens = {split: operator.index(meta.tokens[split]) for split in SPLITS}
     except FileNotFoundError:
-        raise UserError(f"{folder / 'meta.json'} is missing: there are no complete token files; {remedy}") from None
+        raise UserError(f"{folder / 'meta.json'} is missing: there are no complete token files; {REMEDY}") from None
     except (ValueError, TypeError, KeyError, RecursionError) as error:  # Unicode and JSON errors are ValueErrors
-        raise UserError(f"{folder / 'meta.json'} is damaged ({error}); {remedy}") from None
-    if sha256 != tokenizer.sha256:
+        raise UserError(f"{folder / 'meta.json'} is damaged ({error}); {REMEDY}") from None
+    if sha256 != tokenizer.sha256 or meta.vocab_size != tokenizer.vocab_size:
         raise UserError(
             f"the token files in {folder} were made by another tokenizer (SHA-256 {sha256[:12]}, "
-            f"this one is {tokenizer.sha256[:12]}); {remedy}"
+            f"this one is {tokenizer.sha256[:12]}); {REMEDY}"
         )
-    arrays = {}
-    for split in SPLITS:
-        path = folder / f"{split}.npy"
-        try:
-            ids = np.load(path, mmap_mode="r", allow_pickle=False)
-        except Exception as error:  # NumPy raises what it comes across in a damaged header
-            raise UserError(f"{path} is missing or damaged ({error}); {remedy}") from None
-        if not isinstance(ids, np.ndarray):
-            raise UserError(f"{path} is an archive of arrays, not one array; {remedy}")
-        if ids.ndim != 1 or ids.dtype != tokenizer.dtype or len(ids) != num_tokens[split]:
-            raise UserError(
-                f"{path} holds {ids.dtype} of shape {ids.shape}, and meta.json says {num_tokens[split]} tokens of "
-                f"{tokenizer.dtype}; {remedy}"
-            )
-        if (largest := int(ids.max(initial=0))) >= tokenizer.vocab_size:
-            raise UserError(f"{path} is damaged: it holds id {largest}, and the tokenizer has {tokenizer.vocab_size}; {remedy}")
-        arrays[split] = ids
-    return TokenFiles(meta, **arrays)
+    train, val = (open_array(folder / f"{split}.npy", num_tokens[split], tokenizer.dtype) for split in SPLITS)
+    documents = open_array(folder / "train_documents.npy", num_documents, np.dtype(np.int64))
+    blocks = open_array(folder / "train_blocks.npy", -(-len(train) // BLOCK_TOKENS) + 1, np.dtype(np.int64))
+    return TokenFiles(meta, train, val, documents, blocks)
+
+
+def open_array(path: Path, length: int, dtype: np.dtype) -> np.ndarray:
+    """Opens a file of `ArrayWriter` by memory map. Raises UserError where it is another array than meta.json says."""
+    try:
+        values = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # NumPy raises what it comes across in a damaged header
+        raise UserError(f"{path} is missing or damaged ({error}); {REMEDY}") from None
+    if not isinstance(values, np.ndarray):
+        raise UserError(f"{path} is an archive of arrays, not one array; {REMEDY}")
+    if values.ndim != 1 or values.dtype != dtype or len(values) != length:
+        raise UserError(
+            f"{path} holds {values.dtype} of shape {values.shape}, and meta.json says {length} of {dtype}; {REMEDY}"
+        )
+    return values
+
+
+def check_ids(ids: np.ndarray, vocab_size: int, name: str):
+    """Raises UserError where the file of that name holds an id that the tokenizer does not have."""
+    if (largest := int(ids.max(initial=0))) >= vocab_size:
+        raise UserError(f"{name} is damaged: it holds id {largest}, and the tokenizer has {vocab_size}; {REMEDY}")

@@ -2,13 +2,14 @@
 
 import codecs
 import operator
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
 import torch
 
-from alilama.common.errors import UserError
+from alilama.common.errors import UserError, first_line, is_out_of_memory
 from alilama.data.tokenizer import Tokenizer
 from alilama.model.model import Model
 from alilama.writing.decoding import KernelDecoder, TorchDecoder, cache_bytes, choose_decoder
@@ -191,6 +192,9 @@ def capture(step: Callable[[], None], device: torch.device) -> Callable[[], None
     try:
         with torch.cuda.graph(graph, stream=torch.cuda.Stream(device)):
             step()
-    except RuntimeError:
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        warnings.warn(f"Not captured as a CUDA graph, so text is written more slowly: {first_line(error)}", stacklevel=2)
         return step  # nothing of it was computed while it was captured
     return graph.replay

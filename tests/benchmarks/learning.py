@@ -63,7 +63,7 @@ def train(arguments: argparse.Namespace, config: ModelConfig, files: TokenFiles,
         optimizer = model.configure_optimizers(0.1, peak, (0.9, 0.99), device)
     scaler = torch.amp.GradScaler(device, enabled=precision == torch.float16)
     compiled = torch.compile(model)
-    batches = TrainingWindows(files.train, tokenizer.eot_id, CONTEXT, BATCH_SIZE, 1)
+    batches = TrainingWindows(files, CONTEXT, BATCH_SIZE, 1)
     steps = round(arguments.train_tokens / (BATCH_SIZE * CONTEXT))
     for step in range(steps):
         for group in optimizer.param_groups:

@@ -30,6 +30,7 @@ import torch.nn.functional as F
 
 from alilama.common.config import Config, read_settings
 from alilama.data.batches import TrainingWindows
+from alilama.data.tokens import TokenFiles, TokenMeta
 from alilama.model.attention import alibi_slopes, choose_attention, prepare_blocks
 from alilama.model.model import Model, ModelConfig, choose_device
 from alilama.training.optim import make_optimizers
@@ -204,7 +205,10 @@ def compare_steps(arguments: argparse.Namespace, device: str, precision: torch.d
             shape = ModelConfig(vocab_size, d_model, blocks, num_heads, 4 * d_model, context)
             batch_size = max(1, arguments.tokens // context)
             ids = np.random.default_rng(0).integers(vocab_size, size=2 * batch_size * context + 1, dtype=np.uint16)
-            batches = TrainingWindows(ids, 0, context, batch_size, seed=0)
+            meta = TokenMeta(vocab_size, "", {"train": 1}, {"train": len(ids)}, {"train": 0}, {"train": []})
+            batches = TrainingWindows(
+                TokenFiles(meta, ids, ids, np.zeros(1, np.int64), np.array([0, 1])), context, batch_size, seed=0
+            )
             makers = {"Alilama": make_alilama}
             if arguments.nanogpt:
                 makers["nanoGPT eager"] = partial(make_nanogpt, arguments.nanogpt, False)

@@ -110,6 +110,22 @@ def test_every_document_is_preceded_by_end_of_text_and_separators_are_those_of_t
     assert held_out.tolist() == [tokenizer.eot_id, *tokenizer.encode("validate\r\nthis\n")]
     assert meta.documents == {"train": 4, "val": 1}
     assert meta.bytes == {"train": sum(map(len, documents)), "val": 15}
+    assert np.load(tmp_path / "out" / "train_documents.npy").tolist() == np.flatnonzero(found == tokenizer.eot_id).tolist()
+
+
+@pytest.mark.parametrize("text_block", [16, 500, 1 << 20])
+@pytest.mark.parametrize("token_block", [1, 10, 64, 1 << 20])
+def test_documents_are_counted_before_each_block_of_tokens(
+    text_block, token_block, tokenizer, text_file, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("alilama.data.text.BLOCK_BYTES", text_block)
+    monkeypatch.setattr("alilama.data.tokens.BLOCK_TOKENS", token_block)
+    write_token_files(tokenizer, find_sources(str(text_file)), tmp_path, val_fraction=0.1)
+    tokens = load_token_files(tmp_path, tokenizer)
+    assert tokens.documents.tolist() == np.flatnonzero(tokens.train == tokenizer.eot_id).tolist()
+    begins = tokens.train == tokenizer.eot_id
+    before = [int(begins[:start].sum()) for start in range(0, len(begins), token_block)]
+    assert tokens.blocks.tolist() == [*before, int(begins.sum())]
 
 
 def test_meta_json_tells_the_truth(tokenizer, text, text_file, tmp_path):
@@ -236,7 +252,9 @@ def test_an_error_in_the_middle_leaves_the_folder_as_it_was(
     assert files_of(tmp_path) == before
 
 
-@pytest.mark.parametrize("stopped_at", ["tokenizer.json", "train.npy", "val.npy", "meta.json"])
+@pytest.mark.parametrize(
+    "stopped_at", ["tokenizer.json", "train.npy", "train_documents.npy", "train_blocks.npy", "val.npy", "meta.json"]
+)
 def test_stopping_between_two_files_never_leaves_files_that_do_not_belong_together(
     stopped_at, tokenizer, other_tokenizer, text_file, tmp_path, monkeypatch
 ):
@@ -297,6 +315,9 @@ def save_npz(path):
 
 DAMAGE = {
     "missing array": ("train.npy", lambda path: path.unlink()),
+    "missing documents": ("train_documents.npy", lambda path: path.unlink()),
+    "fewer documents": ("train_documents.npy", lambda path: np.save(path, np.load(path)[1:])),
+    "fewer blocks": ("train_blocks.npy", lambda path: np.save(path, np.load(path)[1:])),
     "empty array": ("val.npy", lambda path: path.write_bytes(b"")),
     "truncated array": ("train.npy", lambda path: path.write_bytes(path.read_bytes()[:-10])),
     "truncated header": ("train.npy", lambda path: path.write_bytes(path.read_bytes()[:50])),

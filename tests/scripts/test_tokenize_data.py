@@ -10,7 +10,14 @@ from alilama.data.tokens import load_token_files
 def test_tokenize_data_makes_a_tokenizer_and_token_files_and_says_what_they_are(made, text_file, text):
     folder, result = made
     assert result.returncode == 0, result.stderr
-    assert files_of(folder / "tokens").keys() == {"meta.json", "tokenizer.json", "train.npy", "val.npy"}
+    assert files_of(folder / "tokens").keys() == {
+        "meta.json",
+        "tokenizer.json",
+        "train.npy",
+        "train_documents.npy",
+        "train_blocks.npy",
+        "val.npy",
+    }
     tokenizer = Tokenizer.load(folder / "tokens" / "tokenizer.json")
     assert tokenizer.sha256 == Tokenizer.train(str(text_file), 400).sha256
     tokens = load_token_files(folder / "tokens", tokenizer)

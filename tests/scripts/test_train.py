@@ -50,7 +50,7 @@ def test_the_log_says_what_happened_at_every_step(trained, tokens_dir):
     rows = read_log(folder)
     tokenizer = Tokenizer.load(tokens_dir / "tokenizer.json")
     tokens = load_token_files(tokens_dir, tokenizer)
-    windows_per_epoch = TrainingWindows(tokens.train, tokenizer.eot_id, T, B, SEED).windows_per_epoch
+    windows_per_epoch = TrainingWindows(tokens, T, B, SEED).windows_per_epoch
     assert [int(row["step"]) for row in rows] == list(range(1, STEPS + 1))
     assert [int(row["tokens"]) for row in rows] == [step * B * T for step in range(1, STEPS + 1)]
     assert [float(row["epoch"]) for row in rows] == pytest.approx(
@@ -96,8 +96,8 @@ def test_the_losses_are_those_of_a_training_loop_written_out(trained, tokens_dir
     """AdamW (Loshchilov and Hutter 2019), clipping and the schedule by hand, the model and the batches from the package."""
     torch.manual_seed(SEED)
     model = Model(ModelConfig(400, 32, 1, 4, 128, T, 0.1)).train()
-    eot_id = Tokenizer.load(tokens_dir / "tokenizer.json").eot_id
-    batches = TrainingWindows(np.load(tokens_dir / "train.npy"), eot_id, T, B, SEED)
+    tokens = load_token_files(tokens_dir, Tokenizer.load(tokens_dir / "tokenizer.json"))
+    batches = TrainingWindows(tokens, T, B, SEED)
     first = {name: torch.zeros_like(parameter) for name, parameter in model.named_parameters()}
     second = {name: torch.zeros_like(parameter) for name, parameter in model.named_parameters()}
     losses, clipped = [], 0
