@@ -199,6 +199,12 @@ def test_the_kernel_is_chosen_for_float32_on_the_cpu(monkeypatch):
     assert isinstance(choose_decoder(lively_model(100), 1, 9, None), TorchDecoder)
 
 
+@with_kernel
+def test_a_c_decoder_that_gives_no_number_where_pytorch_does_is_not_used(monkeypatch):
+    monkeypatch.setattr(KernelDecoder, "read_prompts", lambda self, prompts: torch.full((len(prompts), 100), torch.nan))
+    assert isinstance(choose_decoder(lively_model(100), 1, 9, None), TorchDecoder)
+
+
 def test_what_fills_a_short_prompt_up_sees_itself():
     decoder = TorchDecoder(lively_model(100), 2, 20, None)
     decoder.start.copy_(torch.tensor([0, 9]))
