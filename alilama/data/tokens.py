@@ -52,15 +52,15 @@ def write_token_files(
 ) -> TokenMeta:
     """Writes tokenizer.json, meta.json and the arrays into `folder`, and returns what meta.json says.
 
-    Validation comes from `val_sources` if given. Otherwise every 1/val_fraction-th document is held out, or, where there
-    are too few documents for that, the last part of every file. Nothing in the folder changes until all is written;
-    then the old meta.json is deleted first and the new one is written last, so that an interruption cannot leave files that
-    do not belong together. Raises UserError where a split would have fewer than two tokens.
+    Validation comes from `val_sources` if given. Otherwise every 1/val_fraction-th document is held out, or, where there are
+    too few documents for that, in all or in a large file, the last part of every file. Nothing in the folder changes until
+    all is written; then the old meta.json is deleted first and the new one is written last, so that an interruption cannot
+    leave files that do not belong together. Raises UserError where a split would have fewer than two tokens.
     """
     pattern = tokenizer.native_pattern
     by_document = False
     if val_sources is None:
-        by_document = has_documents(sources, int(np.ceil(1 / val_fraction)), pattern)
+        by_document = can_hold_out_documents(sources, val_fraction, pattern)
         if not by_document:
             sources, val_sources = hold_out_tails(sources, val_fraction)
     folder.mkdir(parents=True, exist_ok=True)
@@ -105,6 +105,15 @@ def write_token_files(
     )
     write_json(folder / "meta.json", asdict(meta))
     return meta
+
+
+def can_hold_out_documents(sources: list[Source], val_fraction: float, native_pattern: str | None) -> bool:
+    """Tells whether every 1/val_fraction-th document is about `val_fraction` of the text: there are that many documents, and
+    as many in each file that is larger than the share, which else could be held out, or trained on, as a whole."""
+    number = int(np.ceil(1 / val_fraction))
+    share = val_fraction * sum(source.stop - source.start for source in sources)
+    large = [source for source in sources if source.stop - source.start > share]
+    return all(has_documents(part, number, native_pattern) for part in [sources, *([source] for source in large)])
 
 
 def has_documents(sources: Iterable[Source], number: int, native_pattern: str | None) -> bool:

@@ -182,6 +182,19 @@ def test_one_document_is_cut_at_the_end_of_a_line(tokenizer, tmp_path):
     assert meta.documents == {"train": 1, "val": 1}
 
 
+@pytest.mark.parametrize("documents, by_document", [(1, False), (19, False), (20, True)])
+def test_a_large_file_of_few_documents_is_neither_held_out_nor_trained_on_as_a_whole(
+    documents, by_document, tokenizer, tmp_path
+):
+    for i in range(19):
+        write_text(tmp_path, f"{i:02}.txt", f"A note of one line, the {i}th.\n")
+    book = f"\n{EOT}\n".join("A line of a long book.\n" * (2000 // documents) for _ in range(documents))
+    write_text(tmp_path, "99.txt", book)  # the twentieth document where it is one
+    meta = write_token_files(tokenizer, find_sources(str(tmp_path)), tmp_path / "tokens")
+    assert 0.02 < meta.bytes["val"] / sum(meta.bytes.values()) < 0.06
+    assert meta.sources["val"] == ([] if by_document else meta.sources["train"])
+
+
 def test_one_document_of_one_line_loses_nothing(tokenizer, tmp_path):
     write_text(tmp_path, "line.txt", "word " * 200)
     write_token_files(tokenizer, find_sources(str(tmp_path / "line.txt")), tmp_path, val_fraction=0.1)
@@ -365,7 +378,7 @@ def test_loading_runs_no_code(tokens_dir, tokenizer, tmp_path):
 def test_files_and_blocks_of_separators_alone_are_skipped(pattern, block_bytes, tmp_path, monkeypatch):
     monkeypatch.setattr("alilama.data.text.BLOCK_BYTES", block_bytes)
     tokenizer = Tokenizer([], pattern=pattern)
-    write_text(tmp_path, "a.txt", f"{EOT}\n" * 30)
+    write_text(tmp_path, "a.txt", f"{EOT}\n" * 9)  # less than a tenth of the text
     write_text(tmp_path, "b.txt", f"{EOT}\n{EOT}\n" + f"\n{EOT}\n".join(f"Text {i}." for i in range(40)) + f"\n{EOT}\n" * 30)
     meta = write_token_files(tokenizer, find_sources(str(tmp_path)), tmp_path / "tokens", val_fraction=0.1)
     assert meta.documents == {"train": 36, "val": 4}
