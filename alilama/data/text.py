@@ -98,7 +98,7 @@ def read_blocks(sources: Iterable[Source], native_pattern: str | None) -> Iterat
                     continues = native_pattern is not None and _bpe.cuts_documents(native_pattern)
 
 
-def threads(number: int | None) -> int:
+def choose_num_threads(number: int | None) -> int:
     """Returns how many threads to use: the number asked for, or one for each core. Raises UserError for one below 1."""
     if number is not None and number < 1:
         raise UserError(f"num_threads = {number}: expected at least 1, or None for one on each core")

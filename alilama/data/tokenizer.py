@@ -25,7 +25,7 @@ from alilama import _bpe
 from alilama.common.errors import UserError, first_line
 from alilama.common.files import replacing
 from alilama.data.formats import END_OF_TEXT, Vocabulary, from_hugging_face, from_minbpe, to_hugging_face, unportable_part
-from alilama.data.text import BLOCK_BYTES, Block, find_sources, map_blocks, read_blocks, threads
+from alilama.data.text import BLOCK_BYTES, Block, choose_num_threads, find_sources, map_blocks, read_blocks
 
 if TYPE_CHECKING:
     import tiktoken
@@ -143,7 +143,7 @@ class Tokenizer:
                 f"vocab_size {vocab_size} is too small: 256 bytes and {len(special_tokens)} special token(s) need "
                 f"at least {bytes_only.vocab_size}"
             )
-        counter, num_dropped = bytes_only._count_all(blocks, threads(num_threads), has_documents)
+        counter, num_dropped = bytes_only._count_all(blocks, choose_num_threads(num_threads), has_documents)
         if num_dropped:
             warnings.warn(
                 f"the distinct pieces of this text do not fit into memory: {num_dropped:,} of the rarest were "
@@ -251,7 +251,7 @@ class Tokenizer:
 
     def encode_batch(self, texts: Sequence[str], num_threads: int | None = None) -> list[list[int]]:
         """Encodes each text as `encode` does, on `num_threads` threads (all cores unless given)."""
-        return list(map_blocks(self.encode, texts, threads(num_threads)))
+        return list(map_blocks(self.encode, texts, choose_num_threads(num_threads)))
 
     def encode_to_numpy(self, text: str) -> np.ndarray:
         """Encodes text with no regard to special tokens into a uint16 array, uint32 above 65,536 tokens."""

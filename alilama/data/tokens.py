@@ -18,7 +18,7 @@ import numpy as np
 from alilama import _bpe
 from alilama.common.errors import UserError
 from alilama.common.files import replacing, write_json
-from alilama.data.text import Source, map_blocks, read_blocks, threads
+from alilama.data.text import Source, choose_num_threads, map_blocks, read_blocks
 from alilama.data.tokenizer import Tokenizer
 
 SPLITS = ("train", "val")
@@ -77,7 +77,9 @@ def write_token_files(
         for split, split_sources in (("train", sources), ("val", val_sources or [])):
             index = -1  # of the document that the last block ended in
             blocks = read_blocks(split_sources, pattern)
-            encoded = map_blocks(lambda block: (len(block.text), tokenizer.encode_block(block)), blocks, threads(num_threads))
+            encoded = map_blocks(
+                lambda block: (len(block.text), tokenizer.encode_block(block)), blocks, choose_num_threads(num_threads)
+            )
             for block_bytes, (ids, part_tokens, part_bytes, continues) in encoded:
                 on_bytes(block_bytes)
                 if not len(part_tokens):
