@@ -56,12 +56,6 @@ def generate_batch(model: Model, prompts: Sequence[Sequence[int]], **settings) -
     return rows
 
 
-def stream_ids(model: Model, ids: Sequence[int], **settings) -> Iterator[int]:
-    """Yields the ids that follow `ids`, one by one; `settings` are those of `stream_batch`."""
-    for [id] in stream_batch(model, [ids], **settings):
-        yield id
-
-
 @torch.inference_mode()
 def stream_batch(
     model: Model,

@@ -203,14 +203,14 @@ def test_transformers_encodes_and_writes_the_same_text(tokenizer, model_folder):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from alilama.model.folder import load_model
-    from alilama.writing.streams import stream_ids
+    from alilama.writing.streams import generate_batch
 
     prompt = "Once upon a time, Zoë found a cake."
     their_tokenizer = AutoTokenizer.from_pretrained(model_folder)
     assert their_tokenizer(prompt)["input_ids"] == tokenizer.encode(prompt)
     assert their_tokenizer.eos_token_id == their_tokenizer.bos_token_id == tokenizer.eot_id
     ids = [tokenizer.eot_id, *tokenizer.encode(prompt)]
-    ours = list(stream_ids(load_model(model_folder)[0], ids, max_new_tokens=20, temperature=0, stop_id=tokenizer.eot_id))
+    ours = generate_batch(load_model(model_folder)[0], [ids], max_new_tokens=20, temperature=0, stop_id=tokenizer.eot_id)[0]
     theirs = AutoModelForCausalLM.from_pretrained(model_folder).eval()
     written = theirs.generate(torch.tensor([ids]), do_sample=False, max_new_tokens=20)[0, len(ids) :]
     assert ours and written.tolist()[: len(ours)] == ours

@@ -13,7 +13,7 @@ from alilama.model import kernels
 from alilama.model.folder import load_model
 from alilama.writing import streams
 from alilama.writing.sampling import Sampling, next_token_probabilities
-from alilama.writing.streams import generate_batch, stream_batch, stream_ids, stream_text, stream_texts
+from alilama.writing.streams import generate_batch, stream_batch, stream_text, stream_texts
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def model(model_folder):
 
 def test_greedy_ids_are_the_argmax_at_every_step(model):
     ids = [5, 80, 300]
-    written = list(stream_ids(model, ids, max_new_tokens=20, temperature=0))
+    written = generate_batch(model, [ids], max_new_tokens=20, temperature=0)[0]
     assert len(written) == 20 and len(set(written)) > 3
     for token in written:
         assert token == model(torch.tensor([ids]))[0, -1].argmax()
@@ -35,14 +35,15 @@ def test_tokens_are_drawn_as_often_as_they_are_likely(model):
     expected = next_token_probabilities(model(torch.tensor([ids]))[0, -1].detach(), Sampling(0.8, top_k=5))
     drawn = torch.zeros(400)
     for seed in range(600):
-        drawn[next(stream_ids(model, ids, max_new_tokens=1, temperature=0.8, top_k=5, seed=seed))] += 1
+        [[drawn_id]] = generate_batch(model, [ids], max_new_tokens=1, temperature=0.8, top_k=5, seed=seed)
+        drawn[drawn_id] += 1
     assert (drawn / 600 - expected).abs().max() < 0.06
     assert expected.max() < 0.9
 
 
 def test_a_seed_gives_the_same_ids_and_none_gives_others(model):
     def write(seed):
-        return list(stream_ids(model, [3], max_new_tokens=30, temperature=2.0, seed=seed))
+        return generate_batch(model, [[3]], max_new_tokens=30, temperature=2.0, seed=seed)[0]
 
     assert write(1) == write(1) != write(2)
     torch.manual_seed(0)
@@ -60,21 +61,21 @@ def test_a_seed_gives_the_same_ids_and_none_gives_others(model):
 )
 def test_every_setting_changes_the_ids(model, setting):
     usual = {"max_new_tokens": 40, "temperature": 1.0, "seed": 1}
-    assert list(stream_ids(model, [3], **usual)) != list(stream_ids(model, [3], **usual | setting))
+    assert generate_batch(model, [[3]], **usual)[0] != generate_batch(model, [[3]], **usual | setting)[0]
 
 
 def test_a_high_repetition_penalty_writes_no_token_twice_and_none_of_the_prompt(model):
     ids = [7, 9, 11, 7]
     usual = {"max_new_tokens": 100, "temperature": 0}  # there are always more tokens than that with a logit above 0
-    assert len(set(stream_ids(model, ids, **usual))) < 90
-    written = list(stream_ids(model, ids, **usual, repetition_penalty=100))
+    assert len(set(generate_batch(model, [ids], **usual)[0])) < 90
+    written = generate_batch(model, [ids], **usual, repetition_penalty=100)[0]
     assert len(set(written)) == 100 and not set(written) & set(ids)
 
 
 def test_a_batch_of_unequal_prompts_is_written_as_each_alone(model):
     prompts = [[5, 80, 300], [7], [*range(100, 140)], [5, 80]]
     settings = {"max_new_tokens": 50, "temperature": 0}
-    assert generate_batch(model, prompts, **settings) == [list(stream_ids(model, prompt, **settings)) for prompt in prompts]
+    assert generate_batch(model, prompts, **settings) == [generate_batch(model, [prompt], **settings)[0] for prompt in prompts]
 
 
 def test_equal_prompts_of_a_batch_are_continued_differently(model):
@@ -108,7 +109,7 @@ def test_a_batch_that_ends_at_once_is_empty(model):
 
 
 def test_a_text_in_a_context_is_that_of_a_model_that_sees_no_more(model):
-    written = list(stream_ids(model, [5, 80, 300, 8, 9], max_new_tokens=30, temperature=0, context=1))
+    written = generate_batch(model, [[5, 80, 300, 8, 9]], max_new_tokens=30, temperature=0, context=1)[0]
     assert written[1:] == [model(torch.tensor([[id]]))[0, -1].argmax() for id in written[:-1]]
 
 
@@ -127,14 +128,14 @@ def test_writing_keeps_no_gradients(monkeypatch):
 
 
 def test_ids_stop_at_the_stop_id_which_is_not_given_out(model):
-    written = list(stream_ids(model, [5, 80, 300], max_new_tokens=20, temperature=0))
+    written = generate_batch(model, [[5, 80, 300]], max_new_tokens=20, temperature=0)[0]
     stop = written[7]
-    stopped = list(stream_ids(model, [5, 80, 300], max_new_tokens=20, temperature=0, stop_id=stop))
+    stopped = generate_batch(model, [[5, 80, 300]], max_new_tokens=20, temperature=0, stop_id=stop)[0]
     assert stopped == written[: written.index(stop)]
 
 
 def test_texts_go_on_beyond_the_trained_length(model):
-    assert len(list(stream_ids(model, [3], max_new_tokens=5 * model.config.max_seq_len, seed=0))) == 80
+    assert len(generate_batch(model, [[3]], max_new_tokens=5 * model.config.max_seq_len, seed=0)[0]) == 80
 
 
 @pytest.mark.parametrize(
@@ -163,7 +164,7 @@ def test_texts_go_on_beyond_the_trained_length(model):
 )
 def test_settings_out_of_range_are_refused_in_one_line_that_names_them(model, setting):
     with pytest.raises(UserError, match=f"{next(iter(setting))} = .*: expected") as refused:
-        next(stream_ids(model, [3], **setting))
+        next(stream_batch(model, [[3]], **setting))
     assert len(str(refused.value).splitlines()) == 1
 
 
@@ -175,11 +176,11 @@ def test_prompts_without_ids_or_with_some_out_of_range_are_refused(model, prompt
 
 def test_a_length_that_memory_does_not_hold_is_refused_unless_a_context_bounds_it(model):
     with pytest.raises(UserError, match=r"max_new_tokens = 1000000000000: .* GB are free; lower it, or set context = 16"):
-        next(stream_ids(model, [3], max_new_tokens=10**12))
-    assert next(stream_ids(model, [3], max_new_tokens=10**12, context=16, seed=1)) is not None
+        next(stream_batch(model, [[3]], max_new_tokens=10**12))
+    assert next(stream_batch(model, [[3]], max_new_tokens=10**12, context=16, seed=1)) is not None
     with pytest.raises(UserError, match="set context = 16"):
         next(stream_batch(model, [[3]] * 1000, max_new_tokens=10**12, context=10**9))
-    assert next(stream_ids(model, [3], max_new_tokens=5, context=10**12, seed=1)) is not None  # nothing is that long
+    assert next(stream_batch(model, [[3]], max_new_tokens=5, context=10**12, seed=1)) is not None  # nothing is that long
 
 
 @pytest.mark.parametrize("prompts", [[1, 2], "abc", ["abc"], [[1.0, 2.0]], [torch.tensor([0.5])]])
