@@ -33,6 +33,7 @@ from alilama.writing.streams import stream_text
 
 SECONDS_BETWEEN_PICTURES = 30
 MAX_SKIPPED_STEPS = 10
+STORY_TOKENS, STORY_TEMPERATURE = 400, 0.7  # of the samples
 
 
 def main(argv: list[str]):
@@ -238,7 +239,7 @@ def memorizing_advice(rows: list[dict[str, float]], run: Run, num_parameters: in
 def write_story(model: Model, tokenizer: Tokenizer, config: Config) -> str:
     was_training = model.training
     model.eval()
-    sampling = {"max_new_tokens": 400, "temperature": 0.7, "seed": config.seed}
+    sampling = {"max_new_tokens": STORY_TOKENS, "temperature": STORY_TEMPERATURE, "seed": config.seed}
     text = "".join(stream_text(model, tokenizer, config.sample_prompt, **sampling))
     model.train(was_training)
     return config.sample_prompt + text
