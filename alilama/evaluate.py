@@ -28,7 +28,7 @@ def main(argv: list[str]):
     picture = arguments.plot or folder / "evaluation.png"
     if not picture.parent.is_dir() or picture.is_dir():
         raise UserError(f"--plot {picture}: expected the name of a file in a folder that exists")
-    ids = encode_files(tokenizer, arguments.data, arguments.tokens)
+    ids = encode_files(tokenizer, arguments.data, arguments.tokens, "--data")
 
     which = f"the first {len(ids):,} tokens: " if len(ids) == arguments.tokens else ""
     num_bytes = count_bytes(tokenizer, ids[1:])

@@ -105,14 +105,19 @@ def count_bytes(tokenizer: Tokenizer, ids: np.ndarray) -> int:
     )
 
 
-def encode_files(tokenizer: Tokenizer, data_files: list[str], max_tokens: int | None = None) -> np.ndarray:
-    """Returns the ids of text files, or the first `max_tokens` of them, every document preceded by <|endoftext|>."""
+def encode_files(
+    tokenizer: Tokenizer, data_files: list[str], max_tokens: int | None = None, setting: str = "data_files"
+) -> np.ndarray:
+    """Returns the ids of text files, or the first `max_tokens` of them, every document preceded by <|endoftext|>.
+
+    Raises UserError, naming `setting`, where there is no text in them.
+    """
     parts, num_tokens = [], 0
-    for block in read_blocks(find_sources(data_files, "--data"), tokenizer.native_pattern):
+    for block in read_blocks(find_sources(data_files, setting), tokenizer.native_pattern):
         parts.append(tokenizer.encode_block(block)[0])
         num_tokens += len(parts[-1])
         if max_tokens is not None and num_tokens >= max_tokens:
             break
     if num_tokens < 2:
-        raise UserError(f"--data {' '.join(data_files)}: there is no text in it to score")
+        raise UserError(f"{setting}: there is no text to score in {', '.join(data_files)}")
     return np.concatenate(parts)[:max_tokens]

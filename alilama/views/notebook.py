@@ -174,7 +174,7 @@ def loss_by_context(
         raise UserError(f"contexts = {contexts}: expected one or more lengths of at least 1, such as (128, 512)")
     if max_tokens < 2:
         raise UserError(f"max_tokens = {max_tokens}: expected at least 2, for the first is not predicted")
-    ids = encode_files(tokenizer, text_files, max_tokens)
+    ids = encode_files(tokenizer, text_files, max_tokens, "text_files")
     scores = [
         [evaluate(model, tokenizer, ids, context, stride=stride) for stride in (None, max(1, context // 2))]
         for context in contexts

@@ -182,7 +182,7 @@ def test_files_are_encoded_as_token_files_are(tokenizer, text_file, text):
 
 @pytest.mark.parametrize("max_tokens", [2, 100, 10_000, None])
 def test_only_the_first_tokens_are_read(tokenizer, text_file, max_tokens, monkeypatch):
-    blocks = list(read_blocks(find_sources([str(text_file)], "--data"), "gpt4"))
+    blocks = list(read_blocks(find_sources([str(text_file)]), "gpt4"))
     assert len(blocks) == 1 and len(tokenizer.encode_block(blocks[0])[0]) > 10_000
     all_ids = encode_files(tokenizer, [str(text_file)] * 2)
     assert encode_files(tokenizer, [str(text_file)], max_tokens).tolist() == all_ids[:max_tokens].tolist()

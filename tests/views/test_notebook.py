@@ -348,6 +348,14 @@ def test_a_loss_that_cannot_be_drawn_is_explained(tiny, text_file, changed, mess
         notebook.loss_by_context(*tiny, [str(text_file)], **changed)
 
 
+@pytest.mark.parametrize("content", [None, "<|endoftext|>\n"], ids=["missing", "separators"])
+def test_text_files_without_text_are_refused_by_the_name_of_the_argument(tiny, tmp_path, content):
+    if content is not None:
+        (tmp_path / "a.txt").write_text(content)
+    with pytest.raises(UserError, match=r"^text_files: .*a\.txt"):
+        notebook.loss_by_context(*tiny, [str(tmp_path / "a.txt")])
+
+
 # ---- sliders ----
 
 
