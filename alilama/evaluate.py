@@ -10,7 +10,7 @@ from alilama.common.config import MAX_SIZE
 from alilama.common.errors import ArgumentParser, UserError, one_line_errors
 from alilama.common.progress import progress
 from alilama.data.tokenizer import Tokenizer
-from alilama.model.folder import PRETRAINED, load_model
+from alilama.model.folder import PRETRAINED, find_pretrained, load_model
 from alilama.model.model import choose_device
 from alilama.training.scoring import count_bytes, encode_files, evaluate
 from alilama.views.pictures import plot_evaluation, save_figure
@@ -59,7 +59,7 @@ def main(argv: list[str]):
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser = ArgumentParser(prog="python -m alilama.evaluate", description="How well a model predicts a text.")
-    parser.add_argument("model", nargs="?", default=PRETRAINED, help=f"folder of the model [{PRETRAINED}]")
+    parser.add_argument("model", nargs="?", default=find_pretrained(), help=f"folder of the model [{PRETRAINED}]")
     parser.add_argument("--data", nargs="+", required=True, metavar="FILE", help="text files, folders or patterns")
     parser.add_argument("--tokens", type=int, metavar="N", help="read only the first N tokens [all]")
     parser.add_argument("--context", help="window lengths in tokens, such as 128,512 [the length it was trained at]")

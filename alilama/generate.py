@@ -5,7 +5,7 @@ from dataclasses import fields
 from typing import get_args
 
 from alilama.common.errors import ArgumentParser, one_line_errors
-from alilama.model.folder import PRETRAINED, load_model
+from alilama.model.folder import PRETRAINED, find_pretrained, load_model
 from alilama.model.model import choose_device
 from alilama.writing.sampling import Sampling
 from alilama.writing.streams import stream_texts
@@ -28,7 +28,7 @@ def main(argv: list[str]):
 
 def make_parser() -> ArgumentParser:
     parser = ArgumentParser(prog="python -m alilama.generate", description="Writes text with a trained model.")
-    parser.add_argument("model", nargs="?", default=PRETRAINED, help=f"folder of the model [{PRETRAINED}]")
+    parser.add_argument("model", nargs="?", default=find_pretrained(), help=f"folder of the model [{PRETRAINED}]")
     parser.add_argument(
         "--prompt",
         action="append",

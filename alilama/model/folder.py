@@ -98,6 +98,11 @@ def save_weights(folder: Path, model: Model):
 # ---- reading ----
 
 
+def find_pretrained() -> Path:
+    """Returns the folder of PRETRAINED: below the current folder, or else in the repository that this package lies in."""
+    return Path(PRETRAINED) if Path(PRETRAINED).exists() else Path(__file__).resolve().parents[2] / PRETRAINED
+
+
 def load_model(folder: str | os.PathLike, device: str | torch.device = "cpu") -> tuple[Model, Tokenizer]:
     """Returns the model of a folder in float32, ready to generate (in evaluation mode), and its tokenizer.
 

@@ -1,5 +1,7 @@
 """python -m alilama.generate"""
 
+import shutil
+
 import pytest
 
 from alilama.model.folder import load_model
@@ -87,6 +89,15 @@ def test_the_command_says_mistakes_in_one_line(arguments, message, refusal, mode
 
 def test_the_command_says_that_there_is_no_model(refusal, tmp_path):
     assert "is not a model folder" in refusal("alilama.generate", tmp_path / "missing")
+
+
+def test_without_a_folder_the_model_of_the_repository_writes_from_anywhere(run_here, tmp_path, capsys, model_folder):
+    run_here("alilama.generate", "--max_new_tokens=3", "--seed=1")
+    there = capsys.readouterr().out
+    assert len(there) > 3
+    shutil.copytree(model_folder, tmp_path / "models" / "alilama_2M")  # one in the current folder comes first
+    run_here("alilama.generate", "--max_new_tokens=3", "--seed=1")
+    assert capsys.readouterr().out != there
 
 
 def test_a_prompt_longer_than_memory_allows_is_one_line(model_folder, run, tmp_path):
