@@ -25,7 +25,8 @@ def main(argv: list[str]):
     contexts = [trained] if arguments.context is None else parse_contexts(arguments.context)
     if stride is not None and not 1 <= stride <= contexts[0]:
         raise UserError(f"--stride {stride}: expected at least 1 and at most the shortest context, {contexts[0]}")
-    picture = arguments.plot or folder / "evaluation.png"
+    is_committed = folder.resolve() == find_pretrained().resolve()
+    picture = arguments.plot or (Path() if is_committed else folder) / "evaluation.png"
     if not picture.parent.is_dir() or picture.is_dir():
         raise UserError(f"--plot {picture}: expected the name of a file in a folder that exists")
     ids = encode_files(tokenizer, arguments.data, arguments.tokens, "--data")
@@ -69,7 +70,13 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         metavar="TOKENS",
         help="how far sliding windows move on; the paper takes 1, which is slow [an eighth of each context]",
     )
-    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="where the picture goes [evaluation.png in the folder]")
+    parser.add_argument(
+        "--plot",
+        type=Path,
+        metavar="FILE.png",
+        help=f"where the picture goes [evaluation.png in the model's folder; for {PRETRAINED}, which is part of the "
+        "repository, in the current one]",
+    )
     arguments = parser.parse_args(argv)
     if arguments.tokens is not None and arguments.tokens < 2:
         raise UserError(f"--tokens {arguments.tokens}: expected at least 2, for the first is not predicted")

@@ -5,6 +5,7 @@ import shutil
 
 import matplotlib.image
 import pytest
+from helpers import ROOT, files_of
 
 from alilama.model.folder import load_model
 from alilama.training.scoring import Score, encode_files, evaluate
@@ -112,6 +113,16 @@ def test_the_picture_is_where_the_command_says(printed, model_folder, tmp_path):
     for picture in (folder / "evaluation.png", tmp_path / "other.png"):
         assert matplotlib.image.imread(picture).shape[:2] == (540, 960)
     assert not (model_folder / "evaluation.png").exists()
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_the_picture_of_the_model_of_the_repository_goes_into_the_current_folder(named, run_here, tmp_path, capsys):
+    (tmp_path / "valid.txt").write_text(TEXT, encoding="utf-8")
+    committed = files_of(ROOT / "models" / "alilama_2M")
+    model = [ROOT / "models" / "alilama_2M"] if named else []
+    run_here("alilama.evaluate", *model, "--data", "valid.txt")
+    assert capsys.readouterr().out.splitlines()[-1] == "picture: evaluation.png"
+    assert (tmp_path / "evaluation.png").exists() and files_of(ROOT / "models" / "alilama_2M") == committed
 
 
 def test_the_module_runs_as_a_command(run, model_folder, tmp_path):
