@@ -154,9 +154,10 @@ def read_settings(path: Path) -> tuple[dict[str, object], dict[str, str]]:
             name = token.string
         elif token.type == tokenize.COMMENT and token.start[1] > 0:
             comments[name] = token.string.lstrip("# ")
-    for name in values:
-        values[name] = convert(name, values[name])
-    return values, comments
+    try:
+        return {name: convert(name, value) for name, value in values.items()}, comments
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def convert(name: str, value: object) -> object:

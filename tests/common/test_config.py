@@ -230,6 +230,7 @@ def test_a_file_that_is_no_text_is_one_line_that_names_it(tmp_path):
         ("d_model", "id"),
         ("learning_rate", "{}"),
         ("learning_rate", "True"),
+        ("learning_rate", "0.04,"),
         ("compile_model", "'maybe'"),
         ("compile_model", "[]"),
         ("model_name", "5"),
@@ -239,8 +240,8 @@ def test_a_file_that_is_no_text_is_one_line_that_names_it(tmp_path):
         ("data_files", "{'a.txt'}"),
     ],
 )
-def test_a_wrong_type_in_the_file_is_refused(name, value, edited):
-    with pytest.raises(UserError, match=f"{name} = .*: expected "):
+def test_a_wrong_type_in_the_file_is_refused_and_the_file_named(name, value, edited):
+    with pytest.raises(UserError, match=rf"TRAINCONFIG\.py: {name} = .*: expected "):
         load(path=edited(**{name: value}))
 
 
