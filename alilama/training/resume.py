@@ -86,20 +86,31 @@ class Run:
             set_rng_state(state["rng"])
 
     def _check_is_same(self, state: dict):
-        current = {**asdict(self.config), "tokenizer": self.meta.tokenizer_sha256, "token files": self._data()}
-        saved = {**state["config"], "tokenizer": state["tokenizer_sha256"], "token files": state["data"]}
-        for name, before in saved.items():
-            now = current.get(name)
+        for name, before in state["config"].items():
+            now = getattr(self.config, name, None)
             if name not in FREE_TO_CHANGE and now != before:
                 raise UserError(
                     f"{self.folder} holds a run with {name} = {before!r}, and now it is {now!r}; choose "
                     "another --model_name, or set it back, or delete that folder"
                 )
+        if difference := self._difference_in_text(state):
+            raise UserError(f"{self.folder} was {difference}; choose another --model_name, or delete that folder")
         if state["step"] >= state["num_steps"]:
             raise UserError(
                 f"{self.folder} is trained to its end ({state['step']} steps); to train another one choose "
                 f"another --model_name, to train on from it add --init_from={self.folder}"
             )
+
+    def _difference_in_text(self, state: dict) -> str | None:
+        """Says how the token files of a saved run were others, None where they were these."""
+        before, now = state["data"], self._data()
+        is_same_text = all(before[name] == now[name] for name in ("documents", "bytes"))
+        if is_same_text and state["tokenizer_sha256"] != self.meta.tokenizer_sha256:
+            return "trained with another tokenizer"
+        for split, use in (("train", "trained"), ("val", "validated")):
+            if any(before[name][split] != now[name][split] for name in now):
+                return f"{use} on other text ({before['tokens'][split]:,} tokens, now {now['tokens'][split]:,})"
+        return None
 
     def _data(self) -> dict:
         return {"documents": self.meta.documents, "tokens": self.meta.tokens, "bytes": self.meta.bytes}

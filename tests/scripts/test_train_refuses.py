@@ -1,9 +1,7 @@
 """What train.py refuses in one line."""
 
 import json
-import os
 import shutil
-import signal
 
 import numpy as np
 import pytest
@@ -22,15 +20,23 @@ def test_a_finished_model_is_not_touched_by_the_same_command(owl, train_refused)
     assert files_of(owl) == before
 
 
-def test_other_token_files_of_the_same_tokenizer_are_another_run(train_here, train_refused, before_step, tokens_dir, tmp_path):
-    before_step(9, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    train_here()
+@pytest.mark.parametrize(("split", "use"), [("train", "trained"), ("val", "validated")])
+def test_other_token_files_of_the_same_tokenizer_are_another_run(split, use, owl, train_refused, tokens_dir, tmp_path):
     shutil.copytree(tokens_dir, tmp_path / "shorter")
-    np.save(tmp_path / "shorter" / "train.npy", np.load(tokens_dir / "train.npy")[:-10])
+    ids = np.load(tokens_dir / f"{split}.npy")
+    np.save(tmp_path / "shorter" / f"{split}.npy", ids[:-10])
     meta = json.loads((tmp_path / "shorter" / "meta.json").read_text())
-    meta["tokens"]["train"] -= 10
+    meta["tokens"][split] -= 10
     (tmp_path / "shorter" / "meta.json").write_text(json.dumps(meta))
-    assert "holds a run with token files = " in train_refused(tokens_dir="shorter")
+    message = train_refused(tokens_dir="shorter")
+    assert f"owl was {use} on other text ({len(ids):,} tokens, now {len(ids) - 10:,})" in message
+    assert "--model_name" in message
+
+
+def test_the_same_text_by_another_tokenizer_is_another_run(owl, train_refused, run_here, text_file):
+    settings = [f"--data_files={text_file}", "--vocab_size=390", "--val_fraction=0.1", "--tokens_dir=others"]
+    run_here("tokenize_data.py", *settings)
+    assert "owl was trained with another tokenizer; choose" in train_refused(tokens_dir="others")
 
 
 @pytest.mark.parametrize(

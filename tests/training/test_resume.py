@@ -127,7 +127,8 @@ def test_weights_are_read_with_safetensors_and_states_with_weights_only(folder, 
 def test_every_process_goes_on_with_random_numbers_of_its_own(step, make_trainer, make_config, tmp_path):
     """Else each would drop out the same activations of its share of a batch."""
     trained = make_trainer().step
-    run = Run(make_config(models_dir=str(tmp_path)), TokenMeta(50, "0", {}, {}, {}, {}), 9)
+    counts = {"train": 7, "val": 2}
+    run = Run(make_config(models_dir=str(tmp_path)), TokenMeta(50, "0", counts, counts, counts, {}), 9)
     run.step = step
     save_description(run.folder, trained.model.config, Tokenizer([]))
     run.save(trained)
