@@ -5,12 +5,12 @@ import time
 import warnings
 from pathlib import Path
 
-from alilama.common.config import load_config
+from alilama.common.config import Config, load_config
 from alilama.common.errors import UserError, one_line_errors
 from alilama.common.progress import progress
 from alilama.data.text import files_below, find_sources
 from alilama.data.tokenizer import Tokenizer
-from alilama.data.tokens import write_token_files
+from alilama.data.tokens import load_meta, write_token_files
 
 ROOT = Path(__file__).parent
 DEMO_FILE = Path("data/demo/stories.txt")
@@ -20,6 +20,14 @@ DEMO_VOCAB_SIZE = 2048  # the words of the demo stories give no more than some 2
 
 def main(argv: list[str]):
     config = load_config(ROOT / "TRAINCONFIG.py", argv, "Makes a tokenizer and token files from text files.")
+    try:
+        make_token_files(config)
+    except (UserError, OSError) as error:
+        raise UserError(f"{error}{still_there(Path(config.tokens_dir))}") from None
+
+
+def make_token_files(config: Config):
+    """Learns the tokenizer and writes it and the token files, saying what comes of it."""
     if config.data_files == "data/raw" and not files_below(Path("data/raw")):
         config.vocab_size = min(config.vocab_size, DEMO_VOCAB_SIZE)
         print(
@@ -92,6 +100,14 @@ def make_demo_text() -> str:
         DEMO_FILE.parent.mkdir(parents=True, exist_ok=True)
         write_stories(DEMO_FILE, DEMO_MEGABYTES, seed=1)
     return str(DEMO_FILE)
+
+
+def still_there(folder: Path) -> str:
+    """Says which text's tokens a folder still holds, for train.py would train on them; nothing where it would not."""
+    try:
+        return f"; {folder} still holds the tokens of {load_meta(folder).text}"
+    except (UserError, OSError):
+        return ""
 
 
 if __name__ == "__main__":

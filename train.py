@@ -146,8 +146,8 @@ def describe_run(run: Run, model: Model, batches: TrainingWindows, precision: to
         f"{run.folder}: {model.num_parameters():,} parameters on {name} in {str(precision).removeprefix('torch.')}, "
         f"about {memory / 1e9:.1f} GB of memory",
         f"{run.num_steps:,} steps of {step_tokens:,} tokens: {run.num_steps * step_tokens / 1e6:.1f}M tokens, "
-        f"{run.num_steps * batches.batch_size / batches.windows_per_epoch:.2f} epochs of "
-        f"{run.meta.tokens['train'] / 1e6:.1f}M",
+        f"{run.num_steps * batches.batch_size / batches.windows_per_epoch:.2f} epochs of the "
+        f"{run.meta.tokens['train'] / 1e6:.1f}M of {run.meta.text}",
     ]
     if run.step > 0:
         lines.append(f"Going on from step {run.step:,}")

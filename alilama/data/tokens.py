@@ -39,6 +39,12 @@ class TokenMeta:
     bytes: dict[str, int]
     sources: dict[str, list[str]]
 
+    @property
+    def text(self) -> str:
+        """Names what is trained on: the first file, and how many more there are."""
+        first, *more = self.sources["train"]
+        return f"{first} and {len(more):,} more" if more else str(first)
+
 
 def write_token_files(
     tokenizer: Tokenizer,
@@ -253,23 +259,33 @@ def load_token_files(folder: Path, tokenizer: Tokenizer) -> TokenFiles:
 
     Raises UserError where one is missing or damaged, does not fit meta.json, or was made by another tokenizer.
     """
-    try:
-        meta = TokenMeta(**json.loads((folder / "meta.json").read_text(encoding="utf-8")))
-        sha256, num_documents = str(meta.tokenizer_sha256), operator.index(meta.documents["train"])
-        num_tokens = {split: operator.index(meta.tokens[split]) for split in SPLITS}
-    except FileNotFoundError:
-        raise UserError(f"{folder / 'meta.json'} is missing: there are no complete token files; {REMEDY}") from None
-    except (ValueError, TypeError, KeyError, RecursionError) as error:  # Unicode and JSON errors are ValueErrors
-        raise UserError(f"{folder / 'meta.json'} is damaged ({error}); {REMEDY}") from None
-    if sha256 != tokenizer.sha256 or meta.vocab_size != tokenizer.vocab_size:
+    meta = load_meta(folder)
+    if meta.tokenizer_sha256 != tokenizer.sha256 or meta.vocab_size != tokenizer.vocab_size:
         raise UserError(
-            f"the token files in {folder} were made by another tokenizer (SHA-256 {sha256[:12]}, "
+            f"the token files in {folder} were made by another tokenizer (SHA-256 {meta.tokenizer_sha256[:12]}, "
             f"this one is {tokenizer.sha256[:12]}); {REMEDY}"
         )
-    train, val = (open_array(folder / f"{split}.npy", num_tokens[split], tokenizer.dtype) for split in SPLITS)
-    documents = open_array(folder / "train_documents.npy", num_documents, np.dtype(np.int64))
+    train, val = (open_array(folder / f"{split}.npy", meta.tokens[split], tokenizer.dtype) for split in SPLITS)
+    documents = open_array(folder / "train_documents.npy", meta.documents["train"], np.dtype(np.int64))
     blocks = open_array(folder / "train_blocks.npy", -(-len(train) // BLOCK_TOKENS) + 1, np.dtype(np.int64))
     return TokenFiles(meta, train, val, documents, blocks)
+
+
+def load_meta(folder: Path) -> TokenMeta:
+    """Reads what meta.json says of the token files of a folder. Raises UserError where it is missing or damaged."""
+    path = folder / "meta.json"
+    try:
+        meta = TokenMeta(**json.loads(path.read_text(encoding="utf-8")))
+        meta.tokenizer_sha256 = str(meta.tokenizer_sha256)
+        for counts in (meta.documents, meta.tokens, meta.bytes):
+            counts |= {split: operator.index(counts[split]) for split in SPLITS}
+        if not meta.text:
+            raise ValueError("it names no text")
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: there are no complete token files; {REMEDY}") from None
+    except (ValueError, TypeError, KeyError, RecursionError) as error:  # Unicode and JSON errors are ValueErrors
+        raise UserError(f"{path} is damaged ({error}); {REMEDY}") from None
+    return meta
 
 
 def open_array(path: Path, length: int, dtype: np.dtype) -> np.ndarray:

@@ -348,6 +348,7 @@ DAMAGE = {
     "binary meta": ("meta.json", lambda path: path.write_bytes(b"\xff\xfe\x00")),
     "meta without a split": ("meta.json", rewrite_meta(lambda meta: meta["tokens"].pop("val"))),
     "meta without numbers": ("meta.json", rewrite_meta(lambda meta: meta.update(tokens=None))),
+    "meta without sources": ("meta.json", rewrite_meta(lambda meta: meta.update(sources={"train": []}))),
     "meta without hash": ("meta.json", rewrite_meta(lambda meta: meta.update(tokenizer_sha256=None))),
 }
 

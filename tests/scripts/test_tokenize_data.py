@@ -51,6 +51,17 @@ def test_tokenize_data_says_mistakes_in_one_line_and_writes_nothing(content, cha
     assert not (tmp_path / "tokens").exists() or not list((tmp_path / "tokens").iterdir())
 
 
+def test_a_mistake_names_the_text_whose_tokens_are_still_there(refusal, run_here, text_file, tmp_path):
+    usual = ["--tokens_dir=tokens", "--vocab_size=300"]
+    assert refusal("tokenize_data.py", "--data_files=nowhere.txt", *usual).endswith("that exist")
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_bytes(text_file.read_bytes())
+    run_here("tokenize_data.py", "--data_files", "a.txt", "b.txt", *usual)
+    message = refusal("tokenize_data.py", "--data_files=nowhere.txt", *usual)
+    assert "'nowhere.txt' leads to no file" in message
+    assert message.endswith("; tokens still holds the tokens of a.txt and 1 more")
+
+
 INTERRUPTED = """
 import os, signal, sys
 import tokenize_data

@@ -23,7 +23,7 @@ from alilama.training.scoring import evaluate
 from alilama.writing.streams import stream_text
 
 
-def test_train_leaves_a_model_that_learned_and_says_what_it_did(trained, tokens_dir):
+def test_train_leaves_a_model_that_learned_and_says_what_it_did(trained, tokens_dir, text_file):
     folder, result = trained
     assert result.returncode == 0, result.stderr
     assert sorted(path.name for path in folder.iterdir()) == [
@@ -41,6 +41,7 @@ def test_train_leaves_a_model_that_learned_and_says_what_it_did(trained, tokens_
     model, tokenizer = load_model(folder)
     assert model.config == ModelConfig(400, 32, 1, 4, 128, T, 0.1)
     assert f"{model.num_parameters():,} parameters" in result.stdout and f"{STEPS} steps of {B * T} tokens" in result.stdout
+    assert f"M of {text_file}\n" in result.stdout
     story = "".join(stream_text(model, tokenizer, "Once", max_new_tokens=400, temperature=0.7, seed=SEED))
     assert f"Once{story}\n".replace("\r\n", "\n").replace("\r", "\n") in result.stdout  # read with universal newlines
 
