@@ -5,6 +5,8 @@ import time
 import warnings
 from pathlib import Path
 
+from tqdm import tqdm
+
 from alilama.common.config import Config, load_config
 from alilama.common.errors import UserError, one_line_errors
 from alilama.common.progress import progress
@@ -70,15 +72,16 @@ def make_token_files(config: Config):
         )
 
     seconds = time.perf_counter() - started
-    print(
-        f"{(num_bytes + num_val_bytes) / 1e6:.1f} MB in {len(sources + (val_sources or []))} file(s), "
-        f"{sum(meta.documents.values()):,} documents, "
-        f"in {seconds:.1f} s"
-    )
+    files = counted(len(sources + (val_sources or [])), "file")
+    print(f"{tqdm.format_sizeof(num_bytes + num_val_bytes, 'B')} in {files}, in {seconds:.1f} s")
+    is_cut = val_sources is None and meta.sources["val"]  # a document may be in both
     for split in meta.tokens:
+        origin = counted(meta.documents[split], "document")
+        if split == "val" and is_cut:
+            origin = f"the end of {counted(len(meta.sources['val']), 'file')}"
         print(
             f"  {split + '.npy':10} {meta.tokens[split]:>12,} tokens, "
-            f"{meta.bytes[split] / meta.tokens[split]:.2f} bytes each, from {meta.documents[split]:,} documents"
+            f"{meta.bytes[split] / meta.tokens[split]:.2f} bytes each, from {origin}"
         )
     options = [
         f" --{name}={value}"
@@ -100,6 +103,10 @@ def make_demo_text() -> str:
         DEMO_FILE.parent.mkdir(parents=True, exist_ok=True)
         write_stories(DEMO_FILE, DEMO_MEGABYTES, seed=1)
     return str(DEMO_FILE)
+
+
+def counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def still_there(folder: Path) -> str:

@@ -144,10 +144,10 @@ def describe_run(run: Run, model: Model, batches: TrainingWindows, precision: to
     step_tokens = batches.batch_size * batches.context
     lines = [
         f"{run.folder}: {model.num_parameters():,} parameters on {name} in {str(precision).removeprefix('torch.')}, "
-        f"about {memory / 1e9:.1f} GB of memory",
-        f"{run.num_steps:,} steps of {step_tokens:,} tokens: {run.num_steps * step_tokens / 1e6:.1f}M tokens, "
+        f"about {tqdm.format_sizeof(memory, 'B')} of memory",
+        f"{run.num_steps:,} steps of {step_tokens:,} tokens: {tqdm.format_sizeof(run.num_steps * step_tokens)} tokens, "
         f"{run.num_steps * batches.batch_size / batches.windows_per_epoch:.2f} epochs of the "
-        f"{run.meta.tokens['train'] / 1e6:.1f}M of {run.meta.text}",
+        f"{tqdm.format_sizeof(run.meta.tokens['train'])} of {run.meta.text}",
     ]
     if run.step > 0:
         lines.append(f"Going on from step {run.step:,}")

@@ -1,7 +1,7 @@
 """tokenize_data.py from end to end."""
 
 import pytest
-from helpers import files_of
+from helpers import files_of, write_text
 
 from alilama.data.tokenizer import Tokenizer
 from alilama.data.tokens import load_token_files
@@ -24,7 +24,16 @@ def test_tokenize_data_makes_a_tokenizer_and_token_files_and_says_what_they_are(
     assert tokens.meta.documents == {"train": 180, "val": 20}
     assert tokenizer.decode(tokens.train[:30]) in "<|endoftext|>" + text
     assert f"{len(tokens.train):,} tokens" in result.stdout and f"{len(tokens.val):,} tokens" in result.stdout
-    assert "200 documents" in result.stdout
+    assert "from 180 documents\n" in result.stdout and "from 20 documents\n" in result.stdout
+
+
+def test_a_small_file_is_one_document_of_some_kilobytes_whose_end_is_held_out(run_here, tmp_path, capsys):
+    write_text(tmp_path, "texts/book.txt", "A line of a book.\n" * 100)
+    write_text(tmp_path, "texts/empty.txt", "")
+    run_here("tokenize_data.py", "--data_files=texts", "--vocab_size=260", "--tokens_dir=tokens")
+    summary, train, val = capsys.readouterr().out.splitlines()[-4:-1]
+    assert summary.startswith("1.80kB in 1 file, in ")
+    assert train.endswith(" from 1 document") and val.endswith(" from the end of 1 file")
 
 
 def test_text_to_train_on_is_no_text_to_validate_on(refusal, text_file):

@@ -41,7 +41,9 @@ def test_train_leaves_a_model_that_learned_and_says_what_it_did(trained, tokens_
     model, tokenizer = load_model(folder)
     assert model.config == ModelConfig(400, 32, 1, 4, 128, T, 0.1)
     assert f"{model.num_parameters():,} parameters" in result.stdout and f"{STEPS} steps of {B * T} tokens" in result.stdout
-    assert f"M of {text_file}\n" in result.stdout
+    num_tokens = load_token_files(tokens_dir, tokenizer).meta.tokens["train"]
+    assert 10_000 < num_tokens < 99_000  # 3 digits are said: 23.4k
+    assert f" epochs of the {num_tokens / 1000:.1f}k of {text_file}\n" in result.stdout
     story = "".join(stream_text(model, tokenizer, "Once", max_new_tokens=400, temperature=0.7, seed=SEED))
     assert f"Once{story}\n".replace("\r\n", "\n").replace("\r", "\n") in result.stdout  # read with universal newlines
 
