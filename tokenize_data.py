@@ -88,6 +88,7 @@ def make_token_files(config: Config):
         for name, value, usual in (("tokens_dir", config.tokens_dir, "data/tokens"), ("init_from", config.init_from, None))
         if value != usual
     ]
+    options += [" --model_name=NAME"] if config.model_dir.exists() else []  # it is a run on other tokens, or a finished one
     print(
         f"The tokenizer ({tokenizer.vocab_size:,} tokens) and the token files are in {config.tokens_dir}. "
         f"Next: python train.py{''.join(options)}"

@@ -36,6 +36,15 @@ def test_a_small_file_is_one_document_of_some_kilobytes_whose_end_is_held_out(ru
     assert train.endswith(" from 1 document") and val.endswith(" from the end of 1 file")
 
 
+def test_the_next_command_names_another_model_where_the_configured_one_exists(run_here, text_file, tmp_path, capsys):
+    command = ["tokenize_data.py", f"--data_files={text_file}", "--vocab_size=300", "--tokens_dir=t"]
+    run_here(*command)
+    assert capsys.readouterr().out.endswith("Next: python train.py --tokens_dir=t\n")
+    (tmp_path / "models" / "stories").mkdir(parents=True)
+    run_here(*command)
+    assert capsys.readouterr().out.endswith("Next: python train.py --tokens_dir=t --model_name=NAME\n")
+
+
 def test_text_to_train_on_is_no_text_to_validate_on(refusal, text_file):
     files = [f"--data_files={text_file}", f"--val_files={text_file}"]
     assert "in val_files" in refusal("tokenize_data.py", *files, "--tokens_dir=t")
