@@ -10,7 +10,7 @@ from tqdm import tqdm
 from alilama.common.config import Config, load_config
 from alilama.common.errors import UserError, one_line_errors
 from alilama.common.progress import progress
-from alilama.data.text import files_below, find_sources
+from alilama.data.text import files_below, find_sources, looks_like_text
 from alilama.data.tokenizer import Tokenizer
 from alilama.data.tokens import load_meta, write_token_files
 
@@ -50,6 +50,9 @@ def make_token_files(config: Config):
             f"tokens_dir = {config.tokens_dir!r} is where data_files are, so that the next run would learn from "
             "the token files; choose another folder"
         )
+    for source in sources + (val_sources or []):
+        if not looks_like_text(source):
+            print(f"Note: {source.path} looks like no text file, for there are NUL bytes in it; it is read all the same")
     num_bytes = sum(source.stop for source in sources)
     num_val_bytes = sum(source.stop for source in val_sources or [])
     warnings.formatwarning = lambda message, *_: f"Note: {message}\n"

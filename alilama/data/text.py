@@ -67,6 +67,13 @@ def is_skipped(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts) or path.suffix == ".part"
 
 
+def looks_like_text(source: Source) -> bool:
+    """Whether there are no NUL bytes in the first block of a source: archives, pictures and UTF-16 have them, text has not."""
+    with open(source.path, "rb") as file:
+        file.seek(source.start)
+        return b"\0" not in file.read(min(BLOCK_BYTES, source.stop - source.start))
+
+
 def read_blocks(sources: Iterable[Source], native_pattern: str | None) -> Iterator[Block]:
     """Yields the sources in blocks of about BLOCK_BYTES, cut where no piece of a native pattern crosses.
 

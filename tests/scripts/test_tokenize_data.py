@@ -1,5 +1,7 @@
 """tokenize_data.py from end to end."""
 
+from pathlib import Path
+
 import pytest
 from helpers import files_of, write_text
 
@@ -43,6 +45,17 @@ def test_the_next_command_names_another_model_where_the_configured_one_exists(ru
     (tmp_path / "models" / "stories").mkdir(parents=True)
     run_here(*command)
     assert capsys.readouterr().out.endswith("Next: python train.py --tokens_dir=t --model_name=NAME\n")
+
+
+def test_files_that_hold_nul_bytes_are_named_and_kept(run_here, tmp_path, capsys):
+    write_text(tmp_path, "texts/a.txt", "A line.\n" * 30)
+    write_text(tmp_path, "texts/b.zip", b"PK\x03\x04\0\0" * 30)
+    run_here("tokenize_data.py", "--data_files=texts", "--vocab_size=258", "--tokens_dir=tokens")
+    printed = capsys.readouterr().out
+    assert [line.partition(",")[0] for line in printed.splitlines() if line.startswith("Note: ")] == [
+        f"Note: {Path('texts/b.zip')} looks like no text file"
+    ]
+    assert "420B in 2 files" in printed
 
 
 def test_text_to_train_on_is_no_text_to_validate_on(refusal, text_file):
