@@ -33,6 +33,7 @@ from alilama.writing.streams import stream_text
 
 SECONDS_BETWEEN_PICTURES = 30
 MAX_SKIPPED_STEPS = 10
+WARM_UP_STEPS = 3  # which take longer, and are not timed
 STORY_TOKENS, STORY_TEMPERATURE = 400, 0.7  # of the samples
 
 
@@ -78,9 +79,10 @@ def main(argv: list[str]):
         trainer(torch.from_numpy(batches.batch(run.step)), learning_rate)
         run.step += 1
         is_evaluated = run.step % config.eval_interval == 0 or run.step == num_steps
+        has_row = is_evaluated or run.step % config.log_interval == 0
         if is_first:
-            display.bar.update()
-        if not is_evaluated and run.step % config.log_interval:
+            display.count_step(has_row)
+        if not has_row:
             continue
 
         train_loss, skipped = trainer.step.read_losses()  # waits for the device
@@ -171,8 +173,14 @@ class Display:
         self.step_tokens = batches.batch_size * batches.context
         self.log = Log(run.folder, run.config, run.step)
         self.bar = progress(run.num_steps, desc="training", initial=run.step, unit="step")
-        self.first_step, self.val_loss, self.drawn_at = run.step, "", time.perf_counter()
+        self.first_step, self.is_estimated = run.step, False
+        self.val_loss, self.drawn_at = "", time.perf_counter()
         self.start_timing()
+
+    def count_step(self, has_row: bool):
+        self.bar.update()
+        if self.timed_step == self.first_step == self.run.step - WARM_UP_STEPS and not has_row:
+            self.start_timing()
 
     def start_timing(self):
         self.timed_step, self.timed_at = self.run.step, time.perf_counter()
@@ -192,7 +200,8 @@ class Display:
         if score is not None:
             row |= {"val_loss": round(score.loss, 5), "val_bits_per_byte": round(score.bits_per_byte, 5)}
             self.val_loss = f"{score.loss:.3f}"
-        if self.timed_step == self.first_step:
+        if not self.is_estimated and self.timed_step > self.first_step:
+            self.is_estimated = True
             minutes = (self.run.num_steps - step) * self.step_tokens / tokens_per_s / 60
             self.bar.write(f"{tokens_per_s:,.0f} tokens/s: {minutes_to_go(minutes)}")
         self.log.write(row)

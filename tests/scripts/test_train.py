@@ -259,6 +259,22 @@ def test_in_a_log_progress_is_a_few_lines(trained):
     assert 1 <= len(lines) <= 3 and "20/20" in lines[-1]
 
 
+@pytest.mark.parametrize(("log_interval", "estimated_at"), [(3, 6), (4, 4), (20, 20)])
+def test_the_first_steps_do_not_count_in_the_estimate_of_time(log_interval, estimated_at, train_here, monkeypatch, capsys):
+    """The first three steps take 600 s and the others 60 s; a row of the log after the third has nothing else to go by."""
+    batch, now = TrainingWindows.batch, [0.0]
+
+    def slow_at_first(self, step):
+        now[0] += 600 if step < 3 else 60
+        return batch(self, step)
+
+    monkeypatch.setattr(TrainingWindows, "batch", slow_at_first)
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    train_here(log_interval=log_interval, eval_interval=24, train_tokens=24 * B * T)
+    said = [line for line in capsys.readouterr().out.splitlines() if "to go" in line]
+    assert said == [f"{B * T / 60:,.0f} tokens/s: about {24 - estimated_at} minutes to go"]
+
+
 def test_missing_kernels_are_said_with_what_they_cost(train_here, monkeypatch, capsys):
     monkeypatch.setattr("alilama.model.kernels._kernels", None)
     train_here(train_tokens=B * T, model_name="slow")
