@@ -22,7 +22,7 @@ from alilama.data.tokens import TokenFiles, load_token_files
 from alilama.model import kernels
 from alilama.model.folder import is_mpt, load_model, save_description, save_weights
 from alilama.model.model import Model, ModelConfig, choose_device
-from alilama.training.log import Log, is_memorizing, read_log
+from alilama.training.log import Log, import_logger, is_memorizing, read_log
 from alilama.training.optim import learning_rate_at, make_optimizers
 from alilama.training.resume import Run, start_from
 from alilama.training.scoring import Score, evaluate
@@ -44,6 +44,7 @@ def main(argv: list[str]):
     rank, world_size = join_processes(device)  # 0 of 1, unless torchrun started several
     is_first = rank == 0  # the process that prints and writes
     torch.manual_seed(config.seed)
+    import_logger(config.log_to)  # refused before anything is written where it is not installed
 
     # Data
     tokenizer, tokens = load_tokens(config)
@@ -112,8 +113,7 @@ def main(argv: list[str]):
         run.save(trainer.step)
         print(f"Stopped at step {run.step:,} of {num_steps:,} and saved. The same command goes on from here.")
         return
-    best_model, _ = load_model(run.folder, device)
-    print(f"A story by {config.model_name}:\n\n{write_story(best_model, tokenizer, config)}\n")
+    print(f"A story by {config.model_name}:\n\n{write_story(*load_model(run.folder, device), config)}\n")
     print(f"The model is saved in {run.folder}, its curves in {run.folder / 'loss.png'}. To go on:")
     print(f'  python -m alilama.generate {run.folder} --prompt "{config.sample_prompt}"')
     print("  pip install jupyterlab && jupyter lab inference.ipynb")

@@ -4,13 +4,16 @@ import csv
 import io
 import math
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 from alilama.common.config import Config
 from alilama.common.errors import UserError
 from alilama.common.files import replacing
 
 COLUMNS = ["step", "tokens", "epoch", "train_loss", "val_loss", "val_bits_per_byte", "learning_rate", "tokens_per_s"]
+LOGGERS = {"tensorboard": "torch.utils.tensorboard", "wandb": "wandb"}  # the modules
 
 
 class Log:
@@ -47,31 +50,31 @@ class Log:
 
 def open_elsewhere(folder: Path, config: Config, step: int):
     """Returns what writes numbers, by name, of a step to config.log_to, and what closes it."""
-    try:
-        if config.log_to == "tensorboard":
-            from torch.utils.tensorboard import SummaryWriter
+    logger = import_logger(config.log_to)
+    if config.log_to == "tensorboard":
+        writer = logger.SummaryWriter(folder / "tensorboard", purge_step=step + 1)  # hides what comes from there on
 
-            writer = SummaryWriter(folder / "tensorboard", purge_step=step + 1)  # hides what comes from there on
+        def write(numbers: dict[str, float], step: int):
+            for name, number in numbers.items():
+                writer.add_scalar(name, number, step)
+            writer.flush()
 
-            def write(numbers: dict[str, float], step: int):
-                for name, number in numbers.items():
-                    writer.add_scalar(name, number, step)
-                writer.flush()
-
-            return write, writer.close
-        if config.log_to == "wandb":
-            import wandb
-
-            id_file = folder / "wandb_run.txt"
-            known = {"id": id_file.read_text(), "resume": "must"} if step > 0 and id_file.exists() else {}
-            run = wandb.init(project="alilama", name=config.model_name, dir=folder, config=asdict(config), **known)
-            id_file.write_text(run.id)
-            return lambda numbers, step: run.log(numbers, step=step), run.finish
-    except ImportError as error:
-        raise UserError(
-            f"log_to = {config.log_to!r}: {error.name or config.log_to} is not installed; run pip install {config.log_to}"
-        ) from None
+        return write, writer.close
+    if config.log_to == "wandb":
+        id_file = folder / "wandb_run.txt"
+        known = {"id": id_file.read_text(), "resume": "must"} if step > 0 and id_file.exists() else {}
+        run = logger.init(project="alilama", name=config.model_name, dir=folder, config=asdict(config), **known)
+        id_file.write_text(run.id)
+        return lambda numbers, step: run.log(numbers, step=step), run.finish
     return lambda numbers, step: None, lambda: None
+
+
+def import_logger(log_to: str | None) -> ModuleType | None:
+    """Returns the module that writes to `log_to`, None for None. Raises UserError where it is not installed."""
+    try:
+        return import_module(LOGGERS[log_to]) if log_to is not None else None
+    except ImportError as error:
+        raise UserError(f"log_to = {log_to!r}: {error.name or log_to} is not installed; run pip install {log_to}") from None
 
 
 def read_log(path: Path) -> list[dict[str, float]]:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -125,6 +126,15 @@ def test_a_mistake_ends_with_exit_code_1_and_one_line(run):
 def test_train_says_mistakes_in_one_line_before_it_starts(changed, message, train_refused, tmp_path):
     (tmp_path / "a_file").write_text("")
     assert message in train_refused(**changed)
+
+
+@pytest.mark.parametrize("log_to, module", [("wandb", "wandb"), ("tensorboard", "torch.utils.tensorboard")])
+def test_a_logger_that_is_not_installed_is_refused_before_anything_is_written(
+    log_to, module, train_refused, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, module, None)
+    assert f"pip install {log_to}" in train_refused(log_to=log_to)
+    assert not (tmp_path / "models").exists()
 
 
 @pytest.mark.parametrize(

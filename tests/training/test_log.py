@@ -3,7 +3,6 @@ import types
 
 import pytest
 
-from alilama.common.errors import UserError
 from alilama.training.log import COLUMNS, Log, is_memorizing, read_log
 
 ROW = {"step": 5, "tokens": 640, "epoch": 0.5, "train_loss": 2.5, "learning_rate": "0.01", "tokens_per_s": 1000}
@@ -96,10 +95,3 @@ def test_weights_and_biases_gets_settings_and_numbers_and_goes_on_with_the_same_
     assert step == 10 and numbers["val_loss"] == 2.25 and numbers["learning_rate"] == 0.01
     assert second["id"] == "x7" and second["resume"] == "must"
     assert "id" not in third  # it begins again
-
-
-@pytest.mark.parametrize("log_to, module", [("wandb", "wandb"), ("tensorboard", "torch.utils.tensorboard")])
-def test_a_logger_that_is_not_installed_is_one_line(log_to, module, tmp_path, make_config, monkeypatch):
-    monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(UserError, match=f"pip install {log_to}"):
-        Log(tmp_path, make_config(log_to=log_to), 0)
