@@ -65,7 +65,7 @@ def main(argv: list[str]):
     run = Run(config, tokens.meta, num_steps)
     run.go_on(trainer.step, rank)
     if is_first:
-        print(describe_run(run, model, batches, precision, world_size))
+        print(describe_run(run, model, batches, precision, world_size), flush=True)
         save_description(run.folder, model.config, tokenizer)
     trainer.prepare(torch.from_numpy(batches.batch(0)))
     if is_first and run.step == 0:
@@ -162,6 +162,8 @@ def describe_run(run: Run, model: Model, batches: TrainingWindows, precision: to
             "The CPU kernels were not built, so training takes about three times as long and writing text twelve times: "
             "install g++ or clang with OpenMP and run pip install -e . again"
         )
+    if config.compile_model:
+        lines.append("Compiling the model ...")  # what comes next
     return "\n".join(lines)
 
 

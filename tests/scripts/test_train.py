@@ -187,8 +187,10 @@ def test_training_in_half_precision_comes_near_float32(precision, train_here, tm
 
 def test_a_compiled_model_learns_the_same(train_here, tmp_path, capsys):
     train_here(compile_model=True, dropout=0.0, train_tokens=3 * B * T, model_name="compiled")
-    assert "Not compiled" not in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "Not compiled" not in said and "\nCompiling the model" in said
     train_here(compile_model=False, dropout=0.0, train_tokens=3 * B * T, model_name="eager")
+    assert "Compiling" not in capsys.readouterr().out
     compiled, eager = (
         [float(row["train_loss"]) for row in read_log(tmp_path / "models" / name)] for name in ("compiled", "eager")
     )
