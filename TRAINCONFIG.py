@@ -10,7 +10,7 @@ tokens_dir = "data/tokens"  # where the tokenizer and the token files go
 
 # ---- model ----
 model_name = "stories"  # the model's folder in models_dir
-d_model = 64  # width of the residual stream; more learns more, takes more time and memory, and wants a lower learning_rate
+d_model = 64  # width of the residual stream; more learns more, and takes more time and memory
 blocks = 4  # number of attention and feed-forward blocks; more learn more, and take more time and memory
 num_heads = 8  # attention heads in a block, a divisor of d_model; more look at more places at once, each with less detail
 hidden_dim = None  # width inside the feed-forward part; None is 4 * d_model, the only width that Transformers reads
@@ -21,9 +21,9 @@ dropout = 0.0  # share of activations dropped in training; more keeps a small te
 epochs = 2.5  # how many times the training text is read; more learns more, until the model memorizes the text
 train_tokens = None  # train on this many tokens instead of epochs, e.g. 22e6
 batch_size = 64  # windows of max_seq_len tokens in a step; more make fewer, steadier steps, and want a higher learning_rate
-learning_rate = 4e-2  # at its peak; more learns faster until it becomes unstable; adamw wants about 5e-3
+learning_rate = 0.07  # at its peak, for any width; more learns faster until it becomes unstable; adamw wants about 5e-3
 warmup = 0.02  # share of the steps in which the learning rate rises, before it falls linearly to zero; more starts gentler
-weight_decay = 0.1  # pulls the matrices towards zero; more keeps the model from memorizing, and fits less
+weight_decay = 0.1  # pulls the embedding (adamw: all matrices) towards zero; more keeps from memorizing, and fits less
 beta1 = 0.8  # memory of the mean gradient in AdamW; more is smoother and reacts later
 beta2 = 0.99  # memory of the squared gradient in AdamW; more makes step sizes steadier and reacts later
 grad_clip = 1.0  # gradients longer than this are shortened to it; more lets rare large ones through

@@ -4,7 +4,8 @@ OPTIMIZERS holds them by the name that the setting `optimizer` has: a function o
 multiply matrices in, which returns the optimizers that together update every parameter, and the size of their state.
 Nothing in their steps waits for the device, so that a whole step can be captured as a CUDA graph. Each of them
 
-- takes `lr` as a tensor on the model's device, which is filled before each step, in every one of its `param_groups`;
+- takes `lr` as a tensor on the model's device, in every one of its `param_groups`, which `set_learning_rate` fills before
+  each step with the learning rate times the group's `lr_factor`;
 - leaves weights and state as they are in a step for which its attribute `found_inf`, a tensor, is 1 (as torch's fused AdamW);
 - keeps its tensors in `state`, made in the first step and changed in place from then on, so that `state_dict` goes on
   bit for bit.
@@ -22,6 +23,7 @@ from alilama.common.config import Config
 from alilama.model.model import Model
 
 MOMENTUM = 0.95  # of Muon
+TINY = 1e-12  # added to a norm that is divided by
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # coefficients of Jordan et al. 2024, https://kellerjordan.github.io/posts/muon
 
 
@@ -32,18 +34,22 @@ def make_optimizers(model: Model, config: Config, dtype: torch.dtype = torch.flo
 
 def make_adamw(model: Model, config: Config, dtype: torch.dtype) -> list[torch.optim.Optimizer]:
     """AdamW on everything."""
-    return [adamw_on([parameter for parameter in model.parameters() if parameter.ndim == 2], model, config)]
+    return [adamw_on([parameter for parameter in model.parameters() if parameter.ndim == 2], model, config, lr_factor=1.0)]
 
 
 def make_muon(model: Model, config: Config, dtype: torch.dtype) -> list[torch.optim.Optimizer]:
-    """Muon on the matrices of the blocks, AdamW on the rest."""
+    """Muon on the matrices of the blocks, AdamW on the rest.
+
+    Muon's learning rate is an angle and serves every width. That of AdamW was found to fall as 1 / sqrt(d_model), and to be
+    the same as Muon's at a d_model of 64 (docs/experiments.md).
+    """
     by_parts = defaultdict(list)
     for module in model.blocks.modules():
         if isinstance(module, nn.Linear):
             by_parts[getattr(module, "parts", 1)].append(module.weight)
     groups = [{"params": matrices, "parts": parts} for parts, matrices in by_parts.items()]
-    muon = Muon(groups, learning_rate_tensor(model, config), config.weight_decay, dtype)
-    return [adamw_on([model.wte.weight], model, config), muon]
+    muon = Muon(groups, learning_rate_tensor(model, config), dtype)
+    return [adamw_on([model.wte.weight], model, config, lr_factor=math.sqrt(64 / model.config.d_model)), muon]
 
 
 class OptimizerKind(NamedTuple):
@@ -58,12 +64,19 @@ OPTIMIZERS = {
 }
 
 
-def adamw_on(matrices: list[nn.Parameter], model: Model, config: Config) -> torch.optim.AdamW:
+def adamw_on(matrices: list[nn.Parameter], model: Model, config: Config, lr_factor: float) -> torch.optim.AdamW:
     """Returns torch's AdamW for some matrices and all norms; matrices are decayed, norms are not."""
-    norms = [parameter for parameter in model.parameters() if parameter.ndim == 1]
-    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": norms, "weight_decay": 0.0}]
+    gains = [parameter for parameter in model.parameters() if parameter.ndim == 1]
+    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": gains, "weight_decay": 0.0}]
+    groups = [group | {"lr_factor": lr_factor} for group in groups]
     lr = learning_rate_tensor(model, config)
     return torch.optim.AdamW(groups, lr=lr, betas=(config.beta1, config.beta2), fused=True, capturable=lr.device.type == "cuda")
+
+
+def set_learning_rate(optimizers: list[torch.optim.Optimizer], learning_rate: float):
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"].fill_(learning_rate * group["lr_factor"])
 
 
 def learning_rate_tensor(model: Model, config: Config) -> torch.Tensor:
@@ -71,15 +84,16 @@ def learning_rate_tensor(model: Model, config: Config) -> torch.Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum whose update of a matrix is made orthogonal, for the matrices inside of a network (Jordan et al. 2024).
+    """Momentum whose update of a matrix is made orthogonal (Jordan et al. 2024), for matrices that keep their norm.
 
-    Scaled to the size of AdamW's updates, 0.2 * sqrt(max(rows, columns)) (Liu et al. 2025, arXiv:2502.16982), so that one
-    learning rate serves both. A group's `parts` says of how many matrices, one below the other, each of its parameters is
-    made up: Wqkv is three. Matrices of one shape are orthogonalized together.
+    A step goes `lr` times the Frobenius norm of the matrix along the update, and then back to that norm, as if on a ball
+    (Wen et al. 2025, "Hyperball"). So a learning rate turns a matrix by the same angle whatever its width and its initial
+    size, and matrices need no weight decay. A group's `parts` says of how many matrices, one below the other, each of its
+    parameters is made up: Wqkv is three. Matrices of one shape are updated together.
     """
 
-    def __init__(self, groups: list[dict], lr: torch.Tensor, weight_decay: float, dtype: torch.dtype):
-        super().__init__(groups, {"lr": lr, "weight_decay": weight_decay, "parts": 1})
+    def __init__(self, groups: list[dict], lr: torch.Tensor, dtype: torch.dtype):
+        super().__init__(groups, {"lr": lr, "lr_factor": 1.0, "weight_decay": 0.0, "parts": 1})
         self.dtype, self.found_inf = dtype, torch.zeros((), device=lr.device)
 
     @torch.no_grad()
@@ -95,11 +109,20 @@ class Muon(torch.optim.Optimizer):
                 parts = zip(parameter.chunk(group["parts"]), direction.chunk(group["parts"]), strict=True)
                 for matrix, its_direction in parts:
                     same_shape[matrix.shape].append((matrix, its_direction, group))
-        for (rows, columns), matrices in same_shape.items():
-            updates = orthogonalize(torch.stack([direction for _, direction, _ in matrices]), self.dtype)
-            for (matrix, _, group), update in zip(matrices, updates, strict=True):
-                rate = group["lr"] * (1 - self.found_inf)
-                matrix.mul_(1 - rate * group["weight_decay"]).sub_(update * (rate * 0.2 * math.sqrt(max(rows, columns))))
+        for group_of_shape in same_shape.values():
+            matrices, directions, groups = zip(*group_of_shape, strict=True)
+            angles = torch.stack([group["lr"] for group in groups])[:, None, None] * (1 - self.found_inf)
+            updates = orthogonalize(torch.stack(directions), self.dtype)
+            before = torch.stack(matrices)  # (N, rows, columns)
+            after = before - updates * (angles * norms(before) / (norms(updates) + TINY))
+            after *= norms(before) / (norms(after) + TINY)
+            for matrix, its_new in zip(matrices, after, strict=True):
+                matrix.copy_(its_new)
+
+
+def norms(matrices: torch.Tensor) -> torch.Tensor:
+    """Returns the Frobenius norms of matrices, (N, rows, columns), as (N, 1, 1)."""
+    return matrices.norm(dim=(1, 2), keepdim=True)
 
 
 def orthogonalize(matrices: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -110,7 +133,7 @@ def orthogonalize(matrices: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     a, b, c = NEWTON_SCHULZ
     is_tall = matrices.shape[1] > matrices.shape[2]
     X = matrices.mT if is_tall else matrices
-    X = (X / (X.norm(dim=(1, 2), keepdim=True) + 1e-12)).to(dtype)  # in this order: fp16 cannot hold small gradients
+    X = (X / (norms(X) + TINY)).to(dtype)  # in this order: fp16 cannot hold small gradients
     for _ in range(5):
         A = X @ X.mT
         X = torch.baddbmm(X, torch.baddbmm(A, A, A, beta=b, alpha=c), X, beta=a)

@@ -18,7 +18,7 @@ from alilama.common.errors import UserError, first_line, is_out_of_memory
 from alilama.model.attention import prepare_blocks
 from alilama.model.loss import CHUNK_LOGITS
 from alilama.model.model import Model, ResidualOutput
-from alilama.training.optim import OPTIMIZERS
+from alilama.training.optim import OPTIMIZERS, set_learning_rate
 from alilama.training.step import Step
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # of glibc's malloc.h
@@ -80,9 +80,7 @@ class Trainer:
 
     def __call__(self, windows: torch.Tensor, learning_rate: float):
         """Makes one step on windows, (B, T + 1) int64 on the CPU, of which this process takes its share."""
-        for optimizer in self.step.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"].fill_(learning_rate)
+        set_learning_rate(self.step.optimizers, learning_rate)
         windows = self._share(windows)
         if self.uses_graph and self.graph is None and self.steps_made == STEPS_BEFORE_GRAPH:
             self._capture(windows)
