@@ -12,7 +12,7 @@ from typing import BinaryIO
 import numpy as np
 
 from alilama import _bpe
-from alilama.common.errors import UserError
+from alilama.common.errors import UserError, first_line
 from alilama.common.files import replacing, write_json
 from alilama.data.text import Source, map_blocks, read_blocks, threads
 from alilama.data.tokenizer import Tokenizer
@@ -198,11 +198,9 @@ def load_token_files(folder: Path, tokenizer: Tokenizer) -> TokenFiles:
     for split in SPLITS:
         path = folder / f"{split}.npy"
         try:
-            ids = np.load(path, mmap_mode="r", allow_pickle=False)
+            ids = np.lib.format.open_memmap(path, mode="r")
         except Exception as error:  # NumPy raises what it comes across in a damaged header
-            raise UserError(f"{path} is missing or damaged ({error}); {remedy}") from None
-        if not isinstance(ids, np.ndarray):
-            raise UserError(f"{path} is an archive of arrays, not one array; {remedy}")
+            raise UserError(f"{path} is missing or damaged ({first_line(error)}); {remedy}") from None
         if ids.ndim != 1 or ids.dtype != tokenizer.dtype or len(ids) != num_tokens[split]:
             raise UserError(
                 f"{path} holds {ids.dtype} of shape {ids.shape}, and meta.json says {num_tokens[split]} tokens of "

@@ -51,7 +51,12 @@ def evaluate(
     on_batch: Callable[[int], None] = lambda tokens: None,
     stride: int | None = None,
 ) -> Score:
-    """Scores a model, in evaluation mode and float32, on two or more ids, read in `windows` of `context`."""
+    """Scores a model, in evaluation mode and float32, on two or more ids, read in `windows` of `context`.
+
+    Raises UserError where they hold no text.
+    """
+    if not (num_bytes := count_bytes(tokenizer, ids[1:])):
+        raise UserError(f"there is no text to score in {len(ids)} validation tokens; run tokenize_data.py again with more text")
     was_training, device = model.training, model.wte.weight.device
     model.eval()
     nats = 0.0
@@ -61,7 +66,7 @@ def evaluate(
         nats += linear_cross_entropy(hidden, model.wte.weight, targets).item() * len(targets)
         on_batch(len(targets))
     model.train(was_training)
-    return Score(nats, len(ids) - 1, count_bytes(tokenizer, ids[1:]))
+    return Score(nats, len(ids) - 1, num_bytes)
 
 
 def windows(
