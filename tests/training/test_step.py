@@ -104,6 +104,17 @@ def test_a_step_goes_on_from_its_state_bit_for_bit(make_trainer):
     assert after.step.read_losses() == whole.step.read_losses()
 
 
+@pytest.mark.parametrize("damage", [{}, {"exp_avg": torch.zeros(0)}, {"exp_avg_sq": torch.zeros(3)}, {"step": torch.zeros(2)}])
+def test_a_state_of_adamw_that_does_not_fit_is_refused(damage, make_trainer):
+    trainer = make_trainer()
+    trainer(batches(1)[0], 0.01)
+    state = trainer.step.state_dict()
+    kept = state["optimizers"][0]["state"]
+    kept[0] = kept[0] | damage if damage else {"step": kept[0]["step"]}
+    with pytest.raises(ValueError, match="AdamW"):
+        make_trainer().step.load_state_dict(state)
+
+
 def test_a_run_that_goes_on_in_fp16_begins_with_a_scale(make_trainer):
     full, half = make_trainer(), make_trainer(torch.float16)
     half.step.load_state_dict(full.step.state_dict())
