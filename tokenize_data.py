@@ -1,5 +1,6 @@
 """Makes a tokenizer and token files from your text: python tokenize_data.py --data_files=my.txt --vocab_size=4096"""
 
+import os
 import sys
 import time
 import warnings
@@ -9,7 +10,7 @@ from alilama.common.config import load_config
 from alilama.common.errors import UserError, one_line_errors
 from alilama.common.progress import progress
 from alilama.data.text import files_below, find_sources
-from alilama.data.tokenizer import Tokenizer
+from alilama.data.tokenizer import PATTERNS, Tokenizer
 from alilama.data.tokens import write_token_files
 
 ROOT = Path(__file__).parent
@@ -40,6 +41,12 @@ def main(argv: list[str]):
             f"tokens_dir = {config.tokens_dir!r} is where data_files are, so that the next run would learn from "
             "the token files; choose another folder"
         )
+    if config.pattern not in PATTERNS and (not config.pattern or config.pattern.isalnum()):  # a slip, and no way to cut a text
+        raise UserError(f"pattern = {config.pattern!r}: expected one of {', '.join(PATTERNS)}, or a regular expression")
+    folder = Path(config.tokens_dir)
+    nearest = next(path for path in (folder, *folder.parents) if path.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise UserError(f"tokens_dir = {config.tokens_dir!r}: {nearest} is not a folder to write in; choose another one")
     num_bytes = sum(source.stop for source in sources)
     num_val_bytes = sum(source.stop for source in val_sources or [])
     warnings.formatwarning = lambda message, *_: f"Note: {message}\n"
