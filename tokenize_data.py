@@ -1,5 +1,7 @@
 """Makes a tokenizer and token files from your text: python tokenize_data.py --data_files=my.txt --vocab_size=4096"""
 
+import os
+import shlex
 import sys
 import time
 import warnings
@@ -11,7 +13,7 @@ from alilama.common.config import Config, load_config
 from alilama.common.errors import UserError, one_line_errors
 from alilama.common.progress import progress
 from alilama.data.text import files_below, find_sources, looks_like_text
-from alilama.data.tokenizer import Tokenizer
+from alilama.data.tokenizer import PATTERNS, Tokenizer
 from alilama.data.tokens import load_meta, write_token_files
 
 ROOT = Path(__file__).parent
@@ -50,6 +52,12 @@ def make_token_files(config: Config):
             f"tokens_dir = {config.tokens_dir!r} is where data_files are, so that the next run would learn from "
             "the token files; choose another folder"
         )
+    if config.pattern not in PATTERNS and (not config.pattern or config.pattern.isalnum()):  # a slip, and no way to cut a text
+        raise UserError(f"pattern = {config.pattern!r}: expected one of {', '.join(PATTERNS)}, or a regular expression")
+    folder = Path(config.tokens_dir)
+    nearest = next(path for path in (folder, *folder.parents) if path.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise UserError(f"tokens_dir = {config.tokens_dir!r}: {nearest} is not a folder to write in; choose another one")
     for source in sources + (val_sources or []):
         if not looks_like_text(source):
             print(f"Note: {source.path} looks like no text file, for there are NUL bytes in it; it is read all the same")
@@ -87,7 +95,7 @@ def make_token_files(config: Config):
             f"{meta.bytes[split] / meta.tokens[split]:.2f} bytes each, from {origin}"
         )
     options = [
-        f" --{name}={value}"
+        f" --{name}={shlex.quote(value)}"
         for name, value, usual in (("tokens_dir", config.tokens_dir, "data/tokens"), ("init_from", config.init_from, None))
         if value != usual
     ]

@@ -5,6 +5,7 @@ its last checkpoint when it is started again.
 """
 
 import math
+import shlex
 import sys
 import time
 from dataclasses import fields
@@ -115,7 +116,7 @@ def main(argv: list[str]):
         return
     print(f"A story by {config.model_name}:\n\n{write_story(*load_model(run.folder, device), config)}\n")
     print(f"The model is saved in {run.folder}, its curves in {run.folder / 'loss.png'}. To go on:")
-    print(f'  python -m alilama.generate {run.folder} --prompt "{config.sample_prompt}"')
+    print(f"  python -m alilama.generate {shlex.quote(str(run.folder))} --prompt={shlex.quote(config.sample_prompt)}")
     print("  pip install jupyterlab && jupyter lab inference.ipynb")
 
 

@@ -118,7 +118,6 @@ def load_config(path: Path, argv: list[str], description: str) -> Config:
     values, comments = read_settings(path)
     parser = ArgumentParser(
         description=description,
-        allow_abbrev=False,
         usage="%(prog)s [--name=value ...]",
         epilog=f"The values without these options are those of {path.name}.",
     )
@@ -136,14 +135,16 @@ def read_settings(path: Path) -> tuple[dict[str, object], dict[str, str]]:
     """Runs a TRAINCONFIG.py; returns its settings and the comment of each, by name."""
     try:
         source = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text ({error}); save it as UTF-8") from None
+    try:
         values = {name: value for name, value in runpy.run_path(str(path)).items() if not name.startswith("__")}
     except SyntaxError as error:
         raise UserError(f"{path}, line {error.lineno}: {error.msg}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text ({error}); save it as UTF-8") from None
-    except Exception as error:  # the file is the user's code: whatever it raises is a mistake in it
-        line = traceback.extract_tb(error.__traceback__)[-1].lineno
-        raise UserError(f"{path}, line {line}: {type(error).__name__}: {error}") from None
+    except (Exception, SystemExit) as error:  # the file is the user's code: whatever it raises is a mistake in it
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        place = f"{path}, line {lines[-1]}" if lines else path
+        raise UserError(f"{place}: {type(error).__name__}: {error}") from None
     if unknown := values.keys() - TYPES.keys():
         raise UserError(f"{path}: {min(unknown)} is not a setting; the settings are {', '.join(TYPES)}")
     if missing := [name for name in TYPES if name not in values]:

@@ -18,7 +18,10 @@ class UserError(ValueError):
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """A parser whose complaints are UserErrors."""
+    """A parser whose complaints are UserErrors, and which takes no shortened names."""
+
+    def __init__(self, **options):
+        super().__init__(**options, allow_abbrev=False)
 
     def error(self, message: str):
         raise UserError(f"{message}; --help lists what there is")
@@ -34,6 +37,9 @@ def one_line_errors() -> Iterator[None]:
             stream.reconfigure(errors="replace")  # a terminal may lack a character
     try:
         yield
+    except BrokenPipeError:  # whoever read the output, such as `head`, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except (UserError, OSError) as error:
         sys.exit(f"Error: {error}")
     except KeyboardInterrupt:

@@ -16,7 +16,7 @@ from typing import BinaryIO
 import numpy as np
 
 from alilama import _bpe
-from alilama.common.errors import UserError
+from alilama.common.errors import UserError, first_line
 from alilama.common.files import replacing, write_json
 from alilama.data.text import Source, choose_num_threads, map_blocks, read_blocks
 from alilama.data.tokenizer import Tokenizer
@@ -291,11 +291,9 @@ def load_meta(folder: Path) -> TokenMeta:
 def open_array(path: Path, length: int, dtype: np.dtype) -> np.ndarray:
     """Opens a file of `ArrayWriter` by memory map. Raises UserError where it is another array than meta.json says."""
     try:
-        values = np.load(path, mmap_mode="r", allow_pickle=False)
+        values = np.lib.format.open_memmap(path, mode="r")
     except Exception as error:  # NumPy raises what it comes across in a damaged header
-        raise UserError(f"{path} is missing or damaged ({error}); {REMEDY}") from None
-    if not isinstance(values, np.ndarray):
-        raise UserError(f"{path} is an archive of arrays, not one array; {REMEDY}")
+        raise UserError(f"{path} is missing or damaged ({first_line(error)}); {REMEDY}") from None
     if values.ndim != 1 or values.dtype != dtype or len(values) != length:
         raise UserError(
             f"{path} holds {values.dtype} of shape {values.shape}, and meta.json says {length} of {dtype}; {REMEDY}"

@@ -151,7 +151,7 @@ def load_shape(folder: Path) -> ModelConfig:
         if found != value:
             raise UserError(f"{path} describes another architecture: {name} is {found!r}, expected {value!r}")
     sizes = [getattr(config, name) for name in MPT_NAMES if name != "dropout"]
-    is_possible = all(isinstance(size, int) and 0 < size < MAX_SIZE for size in sizes)
+    is_possible = all(type(size) is int and 0 < size < MAX_SIZE for size in sizes)
     is_possible = is_possible and isinstance(config.dropout, int | float) and 0 <= config.dropout < 1
     is_possible = is_possible and all(getattr(config, name) in CHOICES[name] for name in names.keys() & CHOICES.keys())
     if not is_possible or config.d_model % config.num_heads:
@@ -187,8 +187,9 @@ def read_index(path: Path) -> list[Path]:
     """Returns the files that model.safetensors.index.json says the weights are in; they lie beside it."""
     try:
         names = set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values())
-        if any(Path(name).name != name for name in names):
+        if any(Path(name).name != name or name in ("", "..") for name in names):
             raise ValueError("it names files outside of its folder")
+        b"".join(name.encode() for name in names)  # raises ValueError where no file can be called so
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error}); train the model again") from None
     return [path.with_name(name) for name in sorted(names)]

@@ -23,13 +23,10 @@ class Log:
         self.path = folder / "log.csv"
         rows = []
         if self.path.exists() and step > 0:
-            with open(self.path, newline="", encoding="utf-8", errors="replace") as file:
-                rows = [
-                    row for row in csv.DictReader(file) if None not in row.values() and int(finite(row["step"]) or 0) <= step
-                ]
+            rows = [row for row in read_rows(self.path) if None not in (*row, *row.values()) and is_up_to(step, row)]
         kept = io.StringIO(newline="")
         csv.DictWriter(kept, COLUMNS).writeheader()
-        csv.DictWriter(kept, COLUMNS).writerows(rows)
+        csv.DictWriter(kept, COLUMNS, extrasaction="ignore").writerows(rows)
         with replacing(self.path) as file:
             file.write(kept.getvalue().encode())
         self._file = open(self.path, "a", newline="", encoding="utf-8")  # noqa: SIM115, open as long as the run
@@ -79,12 +76,19 @@ def import_logger(log_to: str | None) -> ModuleType | None:
 
 def read_log(path: Path) -> list[dict[str, float]]:
     """Returns the rows of a log.csv; a cell that is not a finite number is missing here."""
+    return [{name: number for name, cell in row.items() if (number := finite(cell)) is not None} for row in read_rows(path)]
+
+
+def is_up_to(step: int, row: dict[str, str]) -> bool:
+    found = finite(row.get("step"))
+    return found is not None and found <= step
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Returns the rows of a log.csv as they are, also where a spreadsheet wrote a byte order mark before them."""
     try:
-        with open(path, newline="", encoding="utf-8", errors="replace") as file:
-            return [
-                {name: number for name, cell in row.items() if (number := finite(cell)) is not None}
-                for row in csv.DictReader(file)
-            ]
+        with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
+            return list(csv.DictReader(file))
     except csv.Error as error:
         raise UserError(f"{path} is not a log of a training ({error})") from None
 

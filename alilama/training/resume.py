@@ -6,7 +6,6 @@ model that was best on the validation tokens.
 
 import io
 import pickle
-import zipfile
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -21,7 +20,18 @@ from alilama.model.folder import load_model, load_shape
 from alilama.model.model import Model
 from alilama.training.step import Step
 
-STATE_KEYS = {"step", "num_steps", "best_loss", "config", "data", "tokenizer_sha256", "model", "optimizers", "counts", "rng"}
+STATE_TYPES = {
+    "step": int,
+    "num_steps": int,
+    "best_loss": float,
+    "config": dict,
+    "data": dict,
+    "tokenizer_sha256": str,
+    "model": dict,
+    "optimizers": list,
+    "counts": dict,
+    "rng": dict,
+}
 # What may differ when a run goes on: what changes neither the model nor what it learns from. Of the settings of
 # tokenize_data.py only the token files that it made count.
 FREE_TO_CHANGE = {
@@ -76,14 +86,15 @@ class Run:
             self._check_is_same(state)
             if load_shape(self.folder) != trained.model.config:  # refuses other formulas; a setting may be younger than the run
                 raise UserError(f"{self.folder} holds a run of another shape, see its config.json; choose another --model_name")
-            try:
-                trained.load_state_dict(state)
-            except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:  # whatever torch makes of damage
-                raise damaged(self.folder, first_line(error)) from None
             self.step, self.best_loss = state["step"], state["best_loss"]
         torch.manual_seed(self.config.seed + self.step + rank)  # dropout differs between processes
-        if self.step > 0 and rank == 0:
-            set_rng_state(state["rng"])
+        if self.step > 0:
+            try:
+                trained.load_state_dict(state)
+                if rank == 0:
+                    set_rng_state(state["rng"])
+            except Exception as error:  # whatever torch makes of damage
+                raise damaged(self.folder, first_line(error)) from None
 
     def _check_is_same(self, state: dict):
         for name, before in state["config"].items():
@@ -117,7 +128,7 @@ class Run:
 
 
 def save_state(folder: Path, state: dict):
-    """Writes training_state.pt: tensors and plain values under STATE_KEYS."""
+    """Writes training_state.pt: tensors and plain values under the names in STATE_TYPES."""
     content = io.BytesIO()
     torch.save(state, content)  # not into the file, for torch hides what a full disk says
     with replacing(folder / "training_state.pt") as file:
@@ -131,9 +142,11 @@ def load_state(folder: Path) -> dict | None:
         return None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+    except pickle.UnpicklingError:  # its message says how to run the code in the file
+        raise damaged(folder, "it holds more than tensors and plain values") from None
+    except Exception as error:  # torch raises what it comes across in a damaged file
         raise damaged(folder, first_line(error)) from None
-    if not isinstance(state, dict) or not state.keys() >= STATE_KEYS:
+    if not isinstance(state, dict) or not all(isinstance(state.get(name), kind) for name, kind in STATE_TYPES.items()):
         raise UserError(f"{path} was not written by train.py; delete {folder} and train again")
     return state
 

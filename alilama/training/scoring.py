@@ -53,8 +53,11 @@ def evaluate(
 ) -> Score:
     """Scores a model on ids, (N,) with N >= 2, in the `windows` that `context` and `stride` make, both in tokens.
 
-    It runs in evaluation mode and float32. `on_batch` is told how many ids were scored.
+    It runs in evaluation mode and float32. `on_batch` is told how many ids were scored. Raises UserError where they hold no
+    text.
     """
+    if not (num_bytes := count_bytes(tokenizer, ids[1:])):
+        raise UserError(f"there is no text to score in {len(ids)} validation tokens; run tokenize_data.py again with more text")
     was_training, device = model.training, model.wte.weight.device
     model.eval()
     nats = 0.0
@@ -64,7 +67,7 @@ def evaluate(
         nats += linear_cross_entropy(hidden, model.wte.weight, targets).item() * len(targets)
         on_batch(len(targets))
     model.train(was_training)
-    return Score(nats, len(ids) - 1, count_bytes(tokenizer, ids[1:]))
+    return Score(nats, len(ids) - 1, num_bytes)
 
 
 def windows(

@@ -73,7 +73,17 @@ class Step:
         self.model.load_state_dict(state["model"])
         for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict({"state": values["state"], "param_groups": optimizer.state_dict()["param_groups"]})
+            if isinstance(optimizer, torch.optim.AdamW):
+                check_adamw(optimizer)
         for name, count in self.counts.items():
             count.copy_(state["counts"][name])
         if self.scales_loss and self.counts["scale"] == 1:  # the run went on in another precision
             self.counts["scale"].fill_(FIRST_SCALE)
+
+
+def check_adamw(optimizer: torch.optim.AdamW):
+    """Raises ValueError where the state does not fit the parameters: the fused step would write beyond it."""
+    for parameter, state in optimizer.state.items():
+        shapes = {"step": (), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
+        if {name: tensor.shape for name, tensor in state.items()} != shapes:
+            raise ValueError("what AdamW remembers has not the shape of the weights")

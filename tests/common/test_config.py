@@ -205,7 +205,15 @@ def test_a_syntax_error_in_the_file_is_one_line_with_its_place(line, edited):
 
 @pytest.mark.parametrize(
     "line",
-    ["d_model = width", "d_model = 64 // 0", "d_model = int('wide')", "import no_such_package", "d_model = batch_size.size"],
+    [
+        "d_model = width",
+        "d_model = 64 // 0",
+        "d_model = int('wide')",
+        "import no_such_package",
+        "d_model = batch_size.size",
+        "exit()",
+        "seed = " + "-" * 100_000 + "1",
+    ],
 )
 def test_an_error_while_the_file_runs_is_one_line_that_names_it(line, edited):
     with pytest.raises(UserError, match=r"TRAINCONFIG\.py") as refused:

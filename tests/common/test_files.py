@@ -33,6 +33,11 @@ def test_replacing_has_the_file_on_disk_before_it_takes_the_name(tmp_path, monke
     assert happened == ["fsync", "replace"]
 
 
+def test_a_full_disk_is_said_with_the_file_that_did_not_fit(tmp_path):
+    with pytest.raises(OSError, match=r"No space left.*file"), replacing(tmp_path / "file"):
+        raise OSError(28, "No space left on device")
+
+
 def test_what_is_no_ordinary_file_is_not_replaced(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(UserError, match="not an ordinary file"), replacing(tmp_path / "pipe"):

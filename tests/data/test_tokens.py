@@ -340,6 +340,7 @@ DAMAGE = {
     "two dimensions": ("val.npy", lambda path: np.save(path, np.load(path)[None])),
     "pickled objects": ("train.npy", lambda path: np.save(path, np.array([{"a": 1}]), allow_pickle=True)),
     "an npz archive": ("train.npy", save_npz),
+    "long header": ("train.npy", lambda path: path.write_bytes(b"\x93NUMPY\x01\x00\xff\xff" + b" " * 0xFFFF)),
     "folder as array": ("train.npy", lambda path: (path.unlink(), path.mkdir())),
     "missing meta": ("meta.json", lambda path: path.unlink()),
     "truncated meta": ("meta.json", lambda path: path.write_bytes(path.read_bytes()[:40])),

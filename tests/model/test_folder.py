@@ -110,6 +110,7 @@ DAMAGE = {
     "no heads": ("config.json", change_config(n_heads=0)),
     "other number of layers": ("config.json", change_config(n_layers=3)),
     "heads that do not divide": ("config.json", change_config(n_heads=5)),
+    "true as size": ("config.json", change_config(n_heads=True)),
     "text as size": ("config.json", change_config(d_model="32")),
     "text as dropout": ("config.json", change_config(resid_pdrop="a little")),
     "impossible dropout": ("config.json", change_config(resid_pdrop=1.0)),
@@ -213,6 +214,9 @@ def test_a_folder_that_transformers_saved_comes_back(theirs, model_folder, dtype
         (lambda index: index.write_text("[]"), "index.json is damaged"),
         (lambda index: index.write_text('{"weight_map": {"a": 5}}'), "index.json is damaged"),
         (lambda index: index.write_text('{"weight_map": {"a": "../a.safetensors"}}'), "outside of its folder"),
+        (lambda index: index.write_text('{"weight_map": {"a": ""}}'), "outside of its folder"),
+        (lambda index: index.write_text('{"weight_map": {"a": ".."}}'), "outside of its folder"),
+        (lambda index: index.write_text(r'{"weight_map": {"a": "\ud800"}}'), "index.json is damaged"),
         (lambda index: next(iter(index.parent.glob("model-*"))).unlink(), "is missing or damaged"),
     ],
 )

@@ -1,8 +1,12 @@
 """python -m alilama.generate"""
 
+import os
 import shutil
+import subprocess
+import sys
 
 import pytest
+from helpers import ROOT
 
 from alilama.model.folder import load_model
 from alilama.writing.streams import stream_text, stream_texts
@@ -98,6 +102,20 @@ def test_without_a_folder_the_model_of_the_repository_writes_from_anywhere(run_h
     shutil.copytree(model_folder, tmp_path / "models" / "alilama_2M")  # one in the current folder comes first
     run_here("alilama.generate", "--max_new_tokens=3", "--seed=1")
     assert capsys.readouterr().out != there
+
+
+def test_an_argument_is_not_guessed_from_its_beginning(refusal, model_folder):
+    assert "--promp" in refusal("alilama.generate", model_folder, "--promp=Once")
+
+
+def test_a_reader_that_has_had_enough_ends_the_writing_without_a_word(model_folder, tmp_path):
+    command = [sys.executable, "-m", "alilama.generate", model_folder, "--max_new_tokens=2000", "--seed=1"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    writer = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    writer.stdout.read(1)
+    writer.stdout.close()
+    assert writer.stderr.read() == b"" and writer.wait() == 1
+    writer.stderr.close()
 
 
 def test_a_prompt_longer_than_memory_allows_is_one_line(model_folder, run, tmp_path):

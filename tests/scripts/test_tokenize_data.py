@@ -70,9 +70,11 @@ def test_text_to_train_on_is_no_text_to_validate_on(refusal, text_file):
         ("Once upon a time", {"vocab_size": 5000}, "vocab_size 5000 is more than this text can give", True),
         ("Once upon a time", {"vocab_size": 256}, "vocab_size = 256: expected at least 257", False),
         ("Once upon a time", {"pattern": "(", "vocab_size": 257}, "pattern '('", True),
+        ("Once upon a time", {"pattern": "GPT4", "vocab_size": 257}, "pattern = 'GPT4': expected one of gpt4", False),
         ("x", {"vocab_size": 257}, "leaves nothing for", True),
         ("Once upon a time", {"vocab_size": 257, "val_files": "nowhere"}, "val_files: 'nowhere' leads to no file", False),
-        ("Once upon a time", {"vocab_size": 257, "tokens_dir": "text.txt"}, "text.txt", True),
+        ("Once upon a time", {"vocab_size": 257, "tokens_dir": "text.txt"}, "text.txt is not a folder", False),
+        ("Once upon a time", {"vocab_size": 257, "tokens_dir": "text.txt/t"}, "text.txt is not a folder", False),
     ],
 )
 def test_tokenize_data_says_mistakes_in_one_line_and_writes_nothing(content, changed, message, progress, refusal, tmp_path):

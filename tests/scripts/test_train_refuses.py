@@ -188,7 +188,7 @@ def test_a_full_disk_ends_the_training_in_one_line(train_refused, monkeypatch):
     assert "No space left" in train_refused()
 
 
-@pytest.mark.parametrize("damage", [{"model": {}}, {"optimizers": []}, {"optimizers": [5]}])
+@pytest.mark.parametrize("damage", [{"model": {}}, {"optimizers": []}, {"optimizers": [5]}, {"rng": {}}])
 def test_a_training_state_with_damaged_parts_is_refused(damage, owl, train_refused):
     state = torch.load(owl / "training_state.pt", weights_only=True)
     torch.save(state | {"step": 5} | damage, owl / "training_state.pt")

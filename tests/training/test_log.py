@@ -3,6 +3,7 @@ import types
 
 import pytest
 
+from alilama.common.errors import UserError
 from alilama.training.log import COLUMNS, Log, is_memorizing, read_log
 
 ROW = {"step": 5, "tokens": 640, "epoch": 0.5, "train_loss": 2.5, "learning_rate": "0.01", "tokens_per_s": 1000}
@@ -62,6 +63,33 @@ def test_the_csv_holds_every_row_at_once_and_goes_on_behind_the_step(tmp_path, m
     assert [row["step"] for row in read_log(tmp_path / "log.csv")] == [5, 10, 11]
     Log(tmp_path, make_config(), 0).close()
     assert read_log(tmp_path / "log.csv") == []
+
+
+@pytest.mark.parametrize(
+    ("before", "steps"),
+    [
+        ("step,tokens\n5,64\n", [5, 11]),
+        ("\ufeffstep,tokens\n5,64\n", [5, 11]),
+        ("step,more\n5,64\n", [5, 11]),
+        ("step,tokens\n5,64,1,2\n6,64\n", [6, 11]),
+        ("step;tokens\n5;64\n", [11]),
+        ("5,64\n6,64\n", [11]),
+        ("step,tokens\nfive,64\n", [11]),
+    ],
+    ids=["as it was", "byte order mark", "another column", "long row", "semicolons", "no header", "text as step"],
+)
+def test_a_log_that_something_else_wrote_goes_on_with_the_rows_that_can_be_read(before, steps, tmp_path, make_config):
+    (tmp_path / "log.csv").write_text(before, encoding="utf-8")
+    log = Log(tmp_path, make_config(), 10)
+    log.write(ROW | {"step": 11})
+    log.close()
+    assert [row["step"] for row in read_log(tmp_path / "log.csv")] == steps
+
+
+def test_a_log_that_is_no_table_is_one_line(tmp_path, make_config):
+    (tmp_path / "log.csv").write_text("x" * 200_000)
+    with pytest.raises(UserError, match="is not a log of a training"):
+        Log(tmp_path, make_config(), 10)
 
 
 def test_tensorboard_gets_every_number(tmp_path, make_config):

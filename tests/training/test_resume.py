@@ -23,7 +23,7 @@ STATE = {
     "config": {"a": 1, "b": None, "c": "text"},
     "model": {"w": torch.arange(4.0)},
     "optimizers": [{"state": {0: {"step": torch.tensor(3.0)}}, "param_groups": [{"lr": 0.1, "betas": (0.9, 0.95)}]}],
-    "rng": torch.get_rng_state(),
+    "rng": {"cpu": torch.get_rng_state()},
     "counts": {"losses": torch.tensor(2.0)},
     "data": {"tokens": {"train": 7}},
 }
@@ -33,7 +33,7 @@ def test_a_training_state_comes_back_as_it_was(tmp_path):
     assert load_state(tmp_path) is None
     save_state(tmp_path, STATE)
     loaded = load_state(tmp_path)
-    assert torch.equal(loaded["model"]["w"], STATE["model"]["w"]) and torch.equal(loaded["rng"], STATE["rng"])
+    assert torch.equal(loaded["model"]["w"], STATE["model"]["w"]) and torch.equal(loaded["rng"]["cpu"], STATE["rng"]["cpu"])
     assert loaded["optimizers"] == STATE["optimizers"] and loaded["config"] == STATE["config"] and loaded["step"] == 3
 
 
@@ -74,8 +74,10 @@ def replace_in_zip(path):
         replace_in_zip,
         lambda path: path.write_bytes(b"\x80\x02}q\x00."),
         lambda path: (path.unlink(), path.mkdir()),
+        lambda path: path.write_bytes(path.read_bytes().replace(b"tokenizer_sha256", b"tokenizer_\xff\xff\xff\xff\xff\xff")),
+        *(lambda path, name=name: torch.save(STATE | {name: None}, path) for name in STATE),
     ],
-    ids=["empty", "truncated", "text", "cut short", "another zip", "bare pickle", "folder"],
+    ids=["empty", "truncated", "text", "cut short", "another zip", "bare pickle", "folder", "changed bytes", *STATE],
 )
 def test_a_damaged_training_state_is_refused_in_one_line(damage, tmp_path):
     save_state(tmp_path, STATE)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from helpers import tiny_model
 
+from alilama.common.errors import UserError
 from alilama.data.text import find_sources, read_blocks
 from alilama.model.folder import load_model
 from alilama.training import scoring
@@ -140,6 +141,12 @@ def test_bits_per_byte_are_counted_over_the_bytes_of_the_text(model, tokenizer):
 def test_the_first_id_is_not_predicted_and_its_bytes_do_not_count(model, tokenizer):
     ids = np.array(tokenizer.encode("Once upon a time"), dtype=np.uint16)
     assert evaluate(model, tokenizer, ids, 16).bytes == len("Once upon a time") - len(tokenizer.token_bytes(ids[0]))
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 40])
+def test_ids_without_text_are_refused(model, tokenizer, size):
+    with pytest.raises(UserError, match="no text to score"):
+        evaluate(model, tokenizer, np.full(size, tokenizer.eot_id, dtype=np.uint16), 8)
 
 
 def test_bytes_of_all_tokens_are_counted(tokenizer):

@@ -7,7 +7,7 @@ import torch
 from helpers import tiny_model
 from steps import VOCAB, T, assert_close, batches, weights
 
-from alilama.training.optim import make_optimizers
+from alilama.training.optim import make_optimizers, set_learning_rate
 from alilama.training.step import FIRST_SCALE, SCALE_GROWS_AFTER
 
 
@@ -21,9 +21,8 @@ def test_steps_are_those_of_a_plain_training_loop(make_trainer, make_config, opt
         value = torch.nn.functional.cross_entropy(model(windows[:, :-1]).flatten(0, 1), windows[:, 1:].flatten())
         value.backward()
         assert torch.nn.utils.clip_grad_norm_(model.parameters(), 0.3) > 0.3
+        set_learning_rate(optimizers, 0.01 / (i + 1))
         for each in optimizers:
-            for group in each.param_groups:
-                group["lr"].fill_(0.01 / (i + 1))
             each.step()
             each.zero_grad()
         losses.append(value.item())
@@ -110,6 +109,17 @@ def test_a_step_that_goes_on_keeps_the_settings_of_its_own_optimizers(make_train
     after.step.load_state_dict(before.step.state_dict())
     groups = [group for optimizer in after.step.optimizers for group in optimizer.param_groups]
     assert {group["weight_decay"] for group in groups} == {0.3, 0.0}
+
+
+@pytest.mark.parametrize("damage", [{}, {"exp_avg": torch.zeros(0)}, {"exp_avg_sq": torch.zeros(3)}, {"step": torch.zeros(2)}])
+def test_a_state_of_adamw_that_does_not_fit_is_refused(damage, make_trainer):
+    trainer = make_trainer()
+    trainer(batches(1)[0], 0.01)
+    state = trainer.step.state_dict()
+    kept = state["optimizers"][0]["state"]
+    kept[0] = kept[0] | damage if damage else {"step": kept[0]["step"]}
+    with pytest.raises(ValueError, match="AdamW"):
+        make_trainer().step.load_state_dict(state)
 
 
 def test_a_run_that_goes_on_in_fp16_begins_with_a_scale(make_trainer):
