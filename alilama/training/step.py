@@ -3,6 +3,8 @@
 import torch
 from torch import nn
 
+from alilama.training.optim import Muon
+
 FIRST_SCALE, SCALE_GROWS_AFTER = 2.0**16, 2000  # of the loss in fp16, as in torch.amp.GradScaler
 
 
@@ -73,17 +75,18 @@ class Step:
         self.model.load_state_dict(state["model"])
         for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict({"state": values["state"], "param_groups": optimizer.state_dict()["param_groups"]})
-            if isinstance(optimizer, torch.optim.AdamW):
-                check_adamw(optimizer)
+            check_state(optimizer)
         for name, count in self.counts.items():
             count.copy_(state["counts"][name])
         if self.scales_loss and self.counts["scale"] == 1:  # the run went on in another precision
             self.counts["scale"].fill_(FIRST_SCALE)
 
 
-def check_adamw(optimizer: torch.optim.AdamW):
-    """Raises ValueError where the state does not fit the parameters: the fused step would write beyond it."""
-    for parameter, state in optimizer.state.items():
-        shapes = {"step": (), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
-        if {name: tensor.shape for name, tensor in state.items()} != shapes:
-            raise ValueError("what AdamW remembers has not the shape of the weights")
+def check_state(optimizer: torch.optim.Optimizer):
+    """Raises ValueError where the state of AdamW or Muon does not fit the parameters: a fused step would write beyond it."""
+    kept_by = {torch.optim.AdamW: ("exp_avg", "exp_avg_sq", "step"), Muon: ("momentum",)}
+    for kind, names in kept_by.items():
+        for parameter, state in optimizer.state.items() if isinstance(optimizer, kind) else ():
+            shapes = {name: () if name == "step" else parameter.shape for name in names}
+            if {name: tensor.shape for name, tensor in state.items()} != shapes:
+                raise ValueError(f"what {kind.__name__} remembers has not the shape of the weights")

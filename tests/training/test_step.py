@@ -111,15 +111,26 @@ def test_a_step_that_goes_on_keeps_the_settings_of_its_own_optimizers(make_train
     assert {group["weight_decay"] for group in groups} == {0.3, 0.0}
 
 
-@pytest.mark.parametrize("damage", [{}, {"exp_avg": torch.zeros(0)}, {"exp_avg_sq": torch.zeros(3)}, {"step": torch.zeros(2)}])
-def test_a_state_of_adamw_that_does_not_fit_is_refused(damage, make_trainer):
-    trainer = make_trainer()
+@pytest.mark.parametrize(
+    ("optimizer", "damage"),
+    [
+        ("AdamW", None),
+        ("AdamW", {"exp_avg": torch.zeros(0)}),
+        ("AdamW", {"exp_avg_sq": torch.zeros(3)}),
+        ("AdamW", {"step": torch.zeros(2)}),
+        ("Muon", None),
+        ("Muon", {"momentum": torch.zeros(3)}),
+        ("Muon", {"more": torch.zeros(3)}),
+    ],
+)
+def test_a_state_of_an_optimizer_that_does_not_fit_is_refused(optimizer, damage, make_trainer):
+    trainer = make_trainer(optimizer="muon")
     trainer(batches(1)[0], 0.01)
     state = trainer.step.state_dict()
-    kept = state["optimizers"][0]["state"]
-    kept[0] = kept[0] | damage if damage else {"step": kept[0]["step"]}
-    with pytest.raises(ValueError, match="AdamW"):
-        make_trainer().step.load_state_dict(state)
+    kept = state["optimizers"][["AdamW", "Muon"].index(optimizer)]["state"]
+    kept[0] = {} if damage is None else kept[0] | damage
+    with pytest.raises(ValueError, match=f"what {optimizer} remembers"):
+        make_trainer(optimizer="muon").step.load_state_dict(state)
 
 
 def test_a_run_that_goes_on_in_fp16_begins_with_a_scale(make_trainer):
