@@ -100,8 +100,8 @@ import os, signal, sys
 import tokenize_data
 from alilama.data.tokenizer import Tokenizer
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell starts in the background
 encode = Tokenizer.encode_block
-blocks = []
 
 def interrupts(self, block):
     os.kill(os.getpid(), signal.SIGINT)
