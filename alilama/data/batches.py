@@ -61,8 +61,8 @@ class TrainingWindows:
         of_position = np.searchsorted(self._section_ends, positions, side="right")  # a window may reach into the next one
         for section in np.unique(of_position):
             chosen = of_position == section
-            _, moves, _ = its = self._section(section)
-            positions[chosen] += moves[np.searchsorted(its.ends, positions[chosen], side="right")]
+            ends, moves, _ = self._section(section)
+            positions[chosen] += moves[np.searchsorted(ends, positions[chosen], side="right")]
         return self.ids[positions]
 
     def _begin_epoch(self, epoch: int):

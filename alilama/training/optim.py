@@ -40,8 +40,8 @@ def make_adamw(model: Model, config: Config, dtype: torch.dtype) -> list[torch.o
 def make_muon(model: Model, config: Config, dtype: torch.dtype) -> list[torch.optim.Optimizer]:
     """Muon on the matrices of the blocks, AdamW on the rest.
 
-    Muon's learning rate is an angle and serves every width. That of AdamW was found to fall as 1 / sqrt(d_model), and to be
-    the same as Muon's at a d_model of 64 (docs/experiments.md).
+    Muon's learning rate is an angle, meant to serve every width. That of AdamW is the same at a d_model of 64 and is taken to
+    fall as 1 / sqrt(d_model): at 288 it was flat within a factor of four around that (docs/experiments.md).
     """
     by_parts = defaultdict(list)
     for module in model.blocks.modules():
@@ -67,8 +67,10 @@ OPTIMIZERS = {
 def adamw_on(matrices: list[nn.Parameter], model: Model, config: Config, lr_factor: float) -> torch.optim.AdamW:
     """Returns torch's AdamW for some matrices and all norms; matrices are decayed, norms are not."""
     gains = [parameter for parameter in model.parameters() if parameter.ndim == 1]
-    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": gains, "weight_decay": 0.0}]
-    groups = [group | {"lr_factor": lr_factor} for group in groups]
+    groups = [
+        {"params": matrices, "weight_decay": config.weight_decay, "lr_factor": lr_factor},
+        {"params": gains, "weight_decay": 0.0, "lr_factor": lr_factor},
+    ]
     lr = learning_rate_tensor(model, config)
     return torch.optim.AdamW(groups, lr=lr, betas=(config.beta1, config.beta2), fused=True, capturable=lr.device.type == "cuda")
 
@@ -114,8 +116,9 @@ class Muon(torch.optim.Optimizer):
             angles = torch.stack([group["lr"] for group in groups])[:, None, None] * (1 - self.found_inf)
             updates = orthogonalize(torch.stack(directions), self.dtype)
             before = torch.stack(matrices)  # (N, rows, columns)
-            after = before - updates * (angles * norms(before) / (norms(updates) + TINY))
-            after *= norms(before) / (norms(after) + TINY)
+            radii = norms(before)
+            after = before - updates * (angles * radii / (norms(updates) + TINY))
+            after *= radii / (norms(after) + TINY)
             for matrix, its_new in zip(matrices, after, strict=True):
                 matrix.copy_(its_new)
 
