@@ -5,6 +5,7 @@ all of data/raw is trained on.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -94,5 +95,15 @@ def main(argv: list[str]):
 
 
 if __name__ == "__main__":
-    with one_line_errors():
-        main(sys.argv[1:])
+    code = None
+    try:
+        with one_line_errors():
+            main(sys.argv[1:])
+    except SystemExit as stopped:
+        code = stopped.code
+    if isinstance(code, str):  # a message, as sys.exit takes it
+        print(code, file=sys.stderr)
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code or 0)  # threads of pyarrow that still read would abort an ordinary end of Python
