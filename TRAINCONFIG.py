@@ -4,24 +4,25 @@
 data_files = "data/raw"  # text files, folders or glob patterns; a line that is exactly <|endoftext|> separates documents
 val_files = None  # text files to validate on; None holds out a share of data_files
 val_fraction = 0.05  # share held out when val_files is None; more makes validation steadier and leaves less to learn from
-vocab_size = 4096  # tokens in the vocabulary: 256 bytes, the merges, <|endoftext|>; more makes text shorter, the model larger
+vocab_size = None  # tokens in the vocabulary: more makes text shorter, the model larger; None chooses by the size of the text
 pattern = "gpt4"  # what cuts text into pieces before merging: gpt4, gpt2 or a regular expression, which is slower
 tokens_dir = "data/tokens"  # where the tokenizer and the token files go
 
 # ---- model ----
 model_name = "stories"  # the model's folder in models_dir
-d_model = 64  # width of the residual stream; more learns more, and takes more time and memory
-blocks = 4  # number of attention and feed-forward blocks; more learn more, and take more time and memory
-num_heads = 8  # attention heads in a block, a divisor of d_model; more look at more places at once, each with less detail
+minutes = None  # how long training may take: what is None below is chosen to learn the most in that time on this machine
+d_model = None  # width of the residual stream; more learns more, and takes more time and memory; None is 64
+blocks = None  # number of attention and feed-forward blocks; more learn more, and take more time and memory; None is 4
+num_heads = None  # attention heads in a block, a divisor of d_model; more look at more places, each with less detail; None is 8
 hidden_dim = None  # width inside the feed-forward part; None is 4 * d_model, the only width that Transformers reads
-max_seq_len = 128  # tokens the model is trained to look back on; more take more memory; it reads longer texts anyway
-dropout = 0.0  # share of activations dropped in training; more keeps a small text from being memorized, and learns slower
+max_seq_len = None  # tokens the model is trained to look back on; it reads longer texts anyway; None is 128
+dropout = None  # share of activations dropped in training; more keeps a small text from being memorized; None is 0
 
 # ---- training ----
-epochs = 2.5  # how many times the training text is read; more learns more, until the model memorizes the text
+epochs = None  # how many times the training text is read; more learns more, until the model memorizes the text; None is 2.5
 train_tokens = None  # train on this many tokens instead of epochs, e.g. 22e6
-batch_size = 64  # windows of max_seq_len tokens in a step; more make fewer, steadier steps, and want a higher learning_rate
-learning_rate = 0.04  # at its peak, for any width; more learns faster until it becomes unstable; adamw wants about 5e-3
+batch_size = None  # windows of max_seq_len tokens in a step; more make fewer, steadier steps; None is 64
+learning_rate = 0.045  # at its peak in 1,000 steps, at any width; more learns faster until it diverges; adamw wants about 5e-3
 warmup = 0.02  # share of the steps in which the learning rate rises, before it falls linearly to zero; more starts gentler
 weight_decay = 0.1  # pulls the embedding (adamw: all matrices) towards zero; more keeps from memorizing, and fits less
 beta1 = 0.8  # memory of the mean gradient in AdamW; more is smoother and reacts later
@@ -32,10 +33,11 @@ precision = "auto"  # bf16, fp16 or fp32; auto takes what the hardware is fastes
 compile_model = True  # compile the model with torch.compile: a wait at the start, then faster steps
 seed = 1  # of the initial weights, the order of the data, dropout and samples
 init_from = None  # folder of a model to start from: its shape, weights and tokenizer
+teacher = None  # folder of a larger model, with the same tokenizer, to learn from beside the text: more a token, and slower
 
 # ---- logging ----
 log_interval = 20  # steps between rows in log.csv; more writes fewer rows
-eval_interval = 200  # steps between evaluations, samples and checkpoints; more saves time, and loses more in a crash
+eval_interval = None  # steps between evaluations, samples and checkpoints; None spends a twentieth of the time on them
 eval_tokens = 200_000  # validation tokens read at an evaluation, from the start; more is steadier and slower; None reads all
 sample_prompt = "Once upon a time"  # how the sample story at each evaluation begins
 log_to = None  # "tensorboard" or "wandb" (Weights & Biases): where the log goes besides log.csv

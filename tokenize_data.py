@@ -19,7 +19,6 @@ from alilama.data.tokens import load_meta, write_token_files
 ROOT = Path(__file__).parent
 DEMO_FILE = Path("data/demo/stories.txt")
 DEMO_MEGABYTES = 8
-DEMO_VOCAB_SIZE = 2048  # the words of the demo stories give no more than some 2,600 tokens
 
 
 def main(argv: list[str]):
@@ -33,11 +32,7 @@ def main(argv: list[str]):
 def make_token_files(config: Config):
     """Learns the tokenizer and writes it and the token files, saying what comes of it."""
     if config.data_files == "data/raw" and not files_below(Path("data/raw")):
-        config.vocab_size = min(config.vocab_size, DEMO_VOCAB_SIZE)
-        print(
-            f"There is no text in data/raw yet, so this uses {DEMO_MEGABYTES} MB of the built-in demo stories, whose few words "
-            f"make a vocabulary of {config.vocab_size:,} tokens."
-        )
+        print(f"There is no text in data/raw yet, so this uses {DEMO_MEGABYTES} MB of the built-in demo stories.")
         print("Put your own .txt files there, or pass --data_files=PATH, and run this again.")
         config.data_files = make_demo_text()
     sources = find_sources(config.data_files)

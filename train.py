@@ -23,24 +23,25 @@ from alilama.data.tokens import TokenFiles, load_token_files
 from alilama.model import kernels
 from alilama.model.folder import is_mpt, load_model, save_description, save_weights
 from alilama.model.model import Model, ModelConfig, choose_device
+from alilama.training.budget import Pace, settle
 from alilama.training.log import Log, import_logger, is_memorizing, read_log
 from alilama.training.optim import learning_rate_at, make_optimizers
-from alilama.training.resume import Run, start_from
+from alilama.training.resume import Run, load_teacher, start_from
 from alilama.training.scoring import Score, evaluate
 from alilama.training.stopping import StopRequest
-from alilama.training.trainer import Trainer, choose_precision, estimate_bytes, join_processes
+from alilama.training.trainer import WARM_UP_STEPS, Trainer, choose_precision, estimate_bytes, join_processes
 from alilama.views.pictures import plot_log, save_figure
 from alilama.writing.streams import stream_text
 
 SECONDS_BETWEEN_PICTURES = 30
 MAX_SKIPPED_STEPS = 10
-WARM_UP_STEPS = 3  # which take longer, and are not timed
+FIRST_ESTIMATE = 1000  # steps of a run whose minutes are given, until some were timed
 STORY_TOKENS, STORY_TEMPERATURE = 400, 0.7  # of the samples
 
 
 def main(argv: list[str]):
+    started = time.perf_counter()
     config = load_config(Path(__file__).with_name("TRAINCONFIG.py"), argv, "Trains a model on the token files.")
-    B, T = config.batch_size, config.max_seq_len
     device = choose_device()
     rank, world_size = join_processes(device)  # 0 of 1, unless torchrun started several
     is_first = rank == 0  # the process that prints and writes
@@ -49,8 +50,9 @@ def main(argv: list[str]):
 
     # Data
     tokenizer, tokens = load_tokens(config)
-    batches = TrainingWindows(tokens, T, B, config.seed)
-    num_steps = max(1, round((config.train_tokens or config.epochs * batches.windows_per_epoch * T) / (B * T)))
+    precision = choose_precision(device, config.precision)
+    config, reason = settle(config, tokens.meta, device, precision)
+    batches = TrainingWindows(tokens, config.max_seq_len, config.batch_size, config.seed)
     val_ids = tokens.val_ids(config.eval_tokens)
 
     # Model and optimizers
@@ -58,15 +60,15 @@ def main(argv: list[str]):
         model = Model(model_config(config, tokenizer.vocab_size)).to(device)
     else:
         model = start_from(config.init_from, tokenizer, config).to(device)
-    precision = choose_precision(device, config.precision)
     optimizers = make_optimizers(model, config, precision)
-    trainer = Trainer(model, optimizers, config, precision, on_message=tqdm.write, rank=rank, world_size=world_size)
+    teacher = load_teacher(config, tokenizer, device)
+    trainer = Trainer(model, optimizers, config, precision, teacher, on_message=tqdm.write, rank=rank, world_size=world_size)
 
     # Where an earlier run stopped
-    run = Run(config, tokens.meta, num_steps)
+    run = Run(config, tokens.meta, count_steps(config, batches))
     run.go_on(trainer.step, rank)
     if is_first:
-        print(describe_run(run, model, batches, precision, world_size), flush=True)
+        print(describe_run(run, trainer, batches, reason), flush=True)
         save_description(run.folder, model.config, tokenizer)
     trainer.prepare(torch.from_numpy(batches.batch(0)))
     if is_first and run.step == 0:
@@ -74,13 +76,14 @@ def main(argv: list[str]):
 
     # The loop
     display = Display(run, model, batches) if is_first else None
+    pace = Pace(run, started, device, len(val_ids))
     stop = StopRequest(lambda: tqdm.write("Finishing this step and saving; once more ends at once."))
     model.train()
-    while run.step < num_steps and not stop.is_made(run.step, config.log_interval, world_size):
-        learning_rate = learning_rate_at(run.step, num_steps, config)
+    while run.step < run.num_steps and not stop.is_made(run.step, config.log_interval, world_size):
+        learning_rate = learning_rate_at(run.step, run.num_steps, config)
         trainer(torch.from_numpy(batches.batch(run.step)), learning_rate)
         run.step += 1
-        is_evaluated = run.step % config.eval_interval == 0 or run.step == num_steps
+        is_evaluated = pace.is_evaluated()
         has_row = is_evaluated or run.step % config.log_interval == 0
         if is_first:
             display.count_step(has_row)
@@ -88,7 +91,7 @@ def main(argv: list[str]):
             continue
 
         train_loss, skipped = trainer.step.read_losses()  # waits for the device
-        score = evaluate(model, tokenizer, val_ids, T) if is_evaluated else None  # by every process: all decide alike
+        score = evaluate(model, tokenizer, val_ids, batches.context) if is_evaluated else None  # by all processes
         if skipped >= MAX_SKIPPED_STEPS or (score and not math.isfinite(score.loss)):
             raise UserError(
                 f"the loss is not finite any more at step {run.step}; the last good state is in {run.folder}. "
@@ -103,21 +106,19 @@ def main(argv: list[str]):
                 save_weights(run.folder, model)
             run.save(trainer.step)
             display.show_evaluation(score)
-            if run.step < num_steps:
+            if run.step < run.num_steps:
                 display.bar.write(f"{write_story(model, tokenizer, config)}\n")
         display.start_timing()
     if not is_first:
         return
     display.close()
 
-    if run.step < num_steps:
+    if run.step < run.num_steps:
         run.save(trainer.step)
-        print(f"Stopped at step {run.step:,} of {num_steps:,} and saved. The same command goes on from here.")
+        print(f"Stopped at step {run.step:,} of {run.num_steps:,} and saved. The same command goes on from here.")
         return
     print(f"A story by {config.model_name}:\n\n{write_story(*load_model(run.folder, device), config)}\n")
-    print(f"The model is saved in {run.folder}, its curves in {run.folder / 'loss.png'}. To go on:")
-    print(f"  python -m alilama.generate {shlex.quote(str(run.folder))} --prompt={shlex.quote(config.sample_prompt)}")
-    print("  pip install jupyterlab && jupyter lab inference.ipynb")
+    print(describe_end(run))
 
 
 def load_tokens(config: Config) -> tuple[Tokenizer, TokenFiles]:
@@ -137,21 +138,29 @@ def model_config(config: Config, vocab_size: int) -> ModelConfig:
     return ModelConfig(vocab_size, **shape)
 
 
-def describe_run(run: Run, model: Model, batches: TrainingWindows, precision: torch.dtype, world_size: int) -> str:
-    """Says what is going to be trained, on what, in how much memory and for how many steps."""
-    config, device = run.config, model.wte.weight.device.type
+def count_steps(config: Config, batches: TrainingWindows) -> int:
+    """Returns how many steps `epochs` or `train_tokens` are; a number to begin with where the time is given instead."""
+    if config.minutes is not None:
+        return FIRST_ESTIMATE
+    B, T = batches.batch_size, batches.context
+    return max(1, round((config.train_tokens or config.epochs * batches.windows_per_epoch * T) / (B * T)))
+
+
+def describe_run(run: Run, trainer: Trainer, batches: TrainingWindows, reason: str) -> str:
+    """Says what is going to be trained and why that, on what, in how much memory and for how many steps."""
+    config, model, device = run.config, trainer.model, trainer.device.type
     name = {"cpu": f"{torch.get_num_threads()} CPU threads", "mps": "an Apple GPU"}.get(device)
     name = name or torch.cuda.get_device_name()
-    name = name if world_size == 1 else f"{world_size} x {name}"
-    memory = estimate_bytes(model, config, precision, batches.batch_size // world_size)
-    step_tokens = batches.batch_size * batches.context
-    lines = [
-        f"{run.folder}: {model.num_parameters():,} parameters on {name} in {str(precision).removeprefix('torch.')}, "
+    name = name if trainer.world_size == 1 else f"{trainer.world_size} x {name}"
+    memory = estimate_bytes(model, config, trainer.precision, trainer.micro_batch, trainer.teacher)
+    lines = [reason] if reason else []
+    lines += [
+        f"{run.folder}: {model.num_parameters():,} parameters on {name} in {str(trainer.precision).removeprefix('torch.')}, "
         f"about {tqdm.format_sizeof(memory, 'B')} of memory",
-        f"{run.num_steps:,} steps of {step_tokens:,} tokens: {tqdm.format_sizeof(run.num_steps * step_tokens)} tokens, "
-        f"{run.num_steps * batches.batch_size / batches.windows_per_epoch:.2f} epochs of the "
-        f"{tqdm.format_sizeof(run.meta.tokens['train'])} of {run.meta.text}",
+        describe_steps(run, batches),
     ]
+    if trainer.teacher is not None:
+        lines.append(f"{config.teacher}, with {trainer.teacher.num_parameters():,} parameters, is the teacher")
     if run.step > 0:
         lines.append(f"Going on from step {run.step:,}")
     if not is_mpt(model.config):
@@ -168,6 +177,26 @@ def describe_run(run: Run, model: Model, batches: TrainingWindows, precision: to
     return "\n".join(lines)
 
 
+def describe_steps(run: Run, batches: TrainingWindows) -> str:
+    step_tokens = batches.batch_size * batches.context
+    text = f"{tqdm.format_sizeof(run.meta.tokens['train'])} of {run.meta.text}"
+    if not run.is_settled:
+        return f"As many steps of {step_tokens:,} tokens as minutes = {run.config.minutes:g} allows, on the {text}"
+    return (
+        f"{run.num_steps:,} steps of {step_tokens:,} tokens: {tqdm.format_sizeof(run.num_steps * step_tokens)} tokens, "
+        f"{run.num_steps * batches.batch_size / batches.windows_per_epoch:.2f} epochs of the {text}"
+    )
+
+
+def describe_end(run: Run) -> str:
+    """Says where the model is and what to do with it."""
+    return (
+        f"The model is saved in {run.folder}, its curves in {run.folder / 'loss.png'}. To go on:\n"
+        f"  python -m alilama.generate {shlex.quote(str(run.folder))} --prompt={shlex.quote(run.config.sample_prompt)}\n"
+        "  pip install jupyterlab && jupyter lab inference.ipynb"
+    )
+
+
 class Display:
     """What a run shows: the bar, a row of the log now and then, the picture of the log, and advice."""
 
@@ -181,6 +210,7 @@ class Display:
         self.start_timing()
 
     def count_step(self, has_row: bool):
+        self.bar.total = self.run.num_steps  # may still be an estimate
         self.bar.update()
         if self.timed_step == self.first_step == self.run.step - WARM_UP_STEPS and not has_row:
             self.start_timing()
@@ -203,8 +233,10 @@ class Display:
         if score is not None:
             row |= {"val_loss": round(score.loss, 5), "val_bits_per_byte": round(score.bits_per_byte, 5)}
             self.val_loss = f"{score.loss:.3f}"
-        if not self.is_estimated and self.timed_step > self.first_step:
+        if not self.is_estimated and self.timed_step >= self.first_step + WARM_UP_STEPS and self.run.is_settled:
             self.is_estimated = True
+            if self.run.config.minutes is not None:
+                self.bar.write(describe_steps(self.run, self.batches))
             minutes = (self.run.num_steps - step) * self.step_tokens / tokens_per_s / 60
             self.bar.write(f"{tokens_per_s:,.0f} tokens/s: {minutes_to_go(minutes)}")
         self.log.write(row)

@@ -6,7 +6,8 @@ import runpy
 import tokenize
 import traceback
 import typing
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import NoneType
 
@@ -18,6 +19,9 @@ CHOICES = {  # what a setting may be; a model folder is held to it too, for sett
     "precision": ("auto", "bf16", "fp16", "fp32"),
     "log_to": (None, "tensorboard", "wandb"),
 }
+# What stands for None where no `minutes` are given, in which training/budget.py chooses.
+USUAL = {"d_model": 64, "blocks": 4, "max_seq_len": 128, "dropout": 0.0, "epochs": 2.5, "batch_size": 64}
+USUAL_HEADS, WIDEST_HEAD = 8, 64
 
 
 @dataclass
@@ -27,21 +31,22 @@ class Config:
     data_files: str | list[str]
     val_files: str | list[str] | None
     val_fraction: float
-    vocab_size: int
+    vocab_size: int | None
     pattern: str
     tokens_dir: str
 
     model_name: str
-    d_model: int
-    blocks: int
-    num_heads: int
+    minutes: float | None
+    d_model: int | None
+    blocks: int | None
+    num_heads: int | None
     hidden_dim: int | None
-    max_seq_len: int
-    dropout: float
+    max_seq_len: int | None
+    dropout: float | None
 
-    epochs: float
+    epochs: float | None
     train_tokens: int | None
-    batch_size: int
+    batch_size: int | None
     learning_rate: float
     warmup: float
     weight_decay: float
@@ -53,9 +58,10 @@ class Config:
     compile_model: bool
     seed: int
     init_from: str | None
+    teacher: str | None
 
     log_interval: int
-    eval_interval: int
+    eval_interval: int | None
     eval_tokens: int | None
     sample_prompt: str
     log_to: str | None
@@ -63,7 +69,10 @@ class Config:
 
     def __post_init__(self):
         """Derives what is None and raises UserError for what cannot be."""
+        if self.minutes is None:
+            self._take(USUAL)
         for name in (
+            "minutes",
             "d_model",
             "blocks",
             "num_heads",
@@ -78,36 +87,58 @@ class Config:
             "eval_interval",
             "eval_tokens",
         ):
-            value = getattr(self, name)
-            self._check(name, value is None or 0 < value < math.inf, "a number above 0")
+            self._check(name, lambda value: 0 < value < math.inf, "a number above 0")
         for name in ("d_model", "blocks", "num_heads", "hidden_dim", "max_seq_len", "batch_size"):
-            self._check(name, (getattr(self, name) or 0) < MAX_SIZE, f"a number below {MAX_SIZE:,}")
-        self._check("epochs", self.epochs < 1e9, "a number below 1e9")
-        self._check("train_tokens", (self.train_tokens or 0) < 2**60, "a number below 2**60")
-        self._check("val_fraction", self.val_fraction == 0 or self.val_fraction > 1e-9, "0 or above 1e-9")
+            self._check(name, lambda value: value < MAX_SIZE, f"a number below {MAX_SIZE:,}")
+        self._check("minutes", lambda value: value < 1e6, "a number below 1e6")
+        self._check("epochs", lambda value: value < 1e9, "a number below 1e9")
+        self._check("train_tokens", lambda value: value < 2**60, "a number below 2**60")
+        self._check("val_fraction", lambda value: value == 0 or value > 1e-9, "0 or above 1e-9")
         for name in ("val_fraction", "dropout", "warmup", "beta1", "beta2"):
-            self._check(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
+            self._check(name, lambda value: 0 <= value < 1, "at least 0 and below 1")
         for name, allowed in CHOICES.items():
-            self._check(name, getattr(self, name) in allowed, f"one of {', '.join(map(str, allowed))}")
-        self._check("vocab_size", self.vocab_size >= 257, "at least 257: 256 bytes and <|endoftext|>")
-        self._check("weight_decay", 0 <= self.weight_decay < math.inf, "at least 0")
-        self._check("seed", 0 <= self.seed < 2**63, "at least 0 and below 2**63")
-        self._check("num_heads", self.d_model % self.num_heads == 0, f"a divisor of d_model = {self.d_model}")
-        self._check("val_fraction", self.val_fraction > 0 or self.val_files is not None, "above 0 unless val_files are given")
+            if getattr(self, name) not in allowed:
+                raise UserError(f"{name} = {getattr(self, name)!r}: expected one of {', '.join(map(str, allowed))}")
+        self._check("vocab_size", lambda value: value >= 257, "at least 257: 256 bytes and <|endoftext|>")
+        self._check("weight_decay", lambda value: 0 <= value < math.inf, "at least 0")
+        self._check("seed", lambda value: 0 <= value < 2**63, "at least 0 and below 2**63")
+        self._check("val_fraction", lambda value: value > 0 or self.val_files is not None, "above 0 unless val_files are given")
         self._check(
             "model_name",
-            self.model_name not in ("", ".", "..") and not set(self.model_name) & set("/\\"),
+            lambda value: value not in ("", ".", "..") and not set(value) & set("/\\"),
             "the name of a folder inside models_dir",
         )
-        self.hidden_dim = self.hidden_dim or 4 * self.d_model
+        for name in ("epochs", "train_tokens"):
+            self._check(name, lambda value: self.minutes is None, f"None beside minutes = {self.minutes}, which fix it")
+        if self.d_model is not None:
+            self._take({"num_heads": usual_heads(self.d_model), "hidden_dim": 4 * self.d_model})
+            self._check("num_heads", lambda value: self.d_model % value == 0, f"a divisor of d_model = {self.d_model}")
 
-    def _check(self, name: str, holds: bool, expected: str):
-        if not holds:
-            raise UserError(f"{name} = {getattr(self, name)!r}: expected {expected}")
+    def _take(self, values: dict[str, object]):
+        """Takes values for settings that are None."""
+        for name, value in values.items():
+            if getattr(self, name) is None:
+                setattr(self, name, value)
+
+    def _check(self, name: str, holds: Callable[[typing.Any], bool], expected: str):
+        """Raises UserError for a value that is not as expected; None is what is chosen later."""
+        value = getattr(self, name)
+        if value is not None and not holds(value):
+            raise UserError(f"{name} = {value!r}: expected {expected}")
+
+    def with_choice(self, values: dict[str, object]) -> "Config":
+        """Returns the settings with values for those that are None, checked and derived again."""
+        return replace(self, **{name: value for name, value in values.items() if getattr(self, name) is None})
 
     @property
     def model_dir(self) -> Path:
         return Path(self.models_dir) / self.model_name
+
+
+def usual_heads(d_model: int) -> int:
+    """Returns 8, or as many heads as keep each at most 64 wide; for a d_model that does not allow it, the next fewer."""
+    most = max(USUAL_HEADS, d_model // WIDEST_HEAD)
+    return next(heads for heads in range(min(most, d_model), 0, -1) if d_model % heads == 0)
 
 
 TYPES = typing.get_type_hints(Config)

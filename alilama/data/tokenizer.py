@@ -8,6 +8,7 @@ Ids 0-255 are the bytes, then the merges in the order they were learned, then th
 
 import hashlib
 import json
+import math
 import os
 import queue
 import re
@@ -35,6 +36,7 @@ MAX_PIECES_BYTES = 1 << 30
 # Blocks between two looks at that, so that the result does not depend on the number of threads; more threads are of no use.
 SEGMENT_BLOCKS = 32
 MAX_MERGES = 1 << 31
+LEAST_VOCAB_SIZE, MOST_VOCAB_SIZE = 512, 8192  # where the size of the text decides
 MAX_TOKEN_BYTES = 256 << 20  # of all tokens together, so that a few lines of merges cannot fill the memory
 
 # The patterns that the C++ core cuts by itself.
@@ -89,7 +91,7 @@ class Tokenizer:
     def train(
         cls,
         files: str | Iterable[str],
-        vocab_size: int,
+        vocab_size: int | None,
         *,
         special_tokens: Sequence[str] = (END_OF_TEXT,),
         pattern: str = "gpt4",
@@ -101,18 +103,22 @@ class Tokenizer:
         `on_bytes` is told the size of every block read. The result does not depend on `num_threads`. Memory is bounded for
         files of any size: where the distinct pieces of the text would take more than MAX_PIECES_BYTES, the rarest are
         dropped, with a warning. Raises UserError for a vocab_size that is too small for the bytes and special tokens or
-        larger than the text can give.
+        larger than the text can give; None is one that suits the size of the text.
         """
         pattern = PATTERN_NAMES.get(pattern, pattern)
         is_cut_anywhere = pattern in PATTERNS and not any(may_be_cut(token) for token in special_tokens)
-        blocks = read_blocks(find_sources(files), pattern if is_cut_anywhere else None)
+        sources = find_sources(files)
+        blocks = read_blocks(sources, pattern if is_cut_anywhere else None)
+        is_exact = vocab_size is not None
+        if vocab_size is None:
+            vocab_size = usual_vocab_size(sum(source.stop - source.start for source in sources))
 
         def texts() -> Iterator[list[bytes]]:
             for block in blocks:
                 on_bytes(len(block.text))
                 yield [block.text]
 
-        return cls._train(texts(), vocab_size, special_tokens, pattern, num_threads, has_documents=True)
+        return cls._train(texts(), vocab_size, special_tokens, pattern, num_threads, has_documents=True, is_exact=is_exact)
 
     @classmethod
     def train_from_iterator(
@@ -136,6 +142,7 @@ class Tokenizer:
         pattern: str,
         num_threads: int | None,
         has_documents: bool,
+        is_exact: bool = True,
     ) -> "Tokenizer":
         bytes_only = cls([], special_tokens=special_tokens, pattern=pattern)
         if vocab_size < bytes_only.vocab_size:
@@ -153,7 +160,7 @@ class Tokenizer:
         wanted = min(vocab_size - bytes_only.vocab_size, MAX_MERGES)
         merges = counter.learn_merges(wanted)
         tokenizer = cls(merges, special_tokens=special_tokens, pattern=pattern)
-        if tokenizer.vocab_size < vocab_size:
+        if is_exact and tokenizer.vocab_size < vocab_size:
             raise UserError(
                 f"vocab_size {vocab_size} is more than this text can give: after {len(merges)} merges no pair is "
                 f"left; give more text or a vocab_size of at most {tokenizer.vocab_size}"
@@ -408,6 +415,11 @@ class Tokenizer:
                 r"compare the ids, or keep to plain characters, [sets], \s, \d, \p{L} and the like, |, (?:), *, +, ? and {1,3}",
                 stacklevel=3,
             )
+
+
+def usual_vocab_size(text_bytes: int) -> int:
+    """Returns the power of two near the root of the size of a text: tokens that are rarer teach a model little."""
+    return min(max(1 << round(math.log2(max(1, text_bytes)) / 2), LEAST_VOCAB_SIZE), MOST_VOCAB_SIZE)
 
 
 def check_special_tokens(tokens: Sequence[str]):

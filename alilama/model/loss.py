@@ -1,5 +1,7 @@
 """The cross-entropy of a linear layer's outputs, which in training are never all in memory."""
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 
@@ -8,11 +10,28 @@ MAX_ROWS_FP16 = 4096  # of a chunk: the sum of their gradients has to stay below
 CHUNK_LOGITS = {"cpu": 1 << 21, "cuda": 1 << 27, "mps": 1 << 25}
 
 
-def linear_cross_entropy(x: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Returns the mean cross-entropy in nats of targets, (N,), under x @ weight.T; x is (N, C), weight (V, C)."""
+class Taught(NamedTuple):
+    """What a teacher expects instead of one target: the softmax of x @ weight.T, x (N, C') and weight (V, C')."""
+
+    x: torch.Tensor
+    weight: torch.Tensor
+    share: float  # of the teacher in the loss; the rest is the target's
+
+
+def linear_cross_entropy(
+    x: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, taught: Taught | None = None
+) -> torch.Tensor:
+    """Returns the mean cross-entropy in nats of targets, (N,), under x @ weight.T; x is (N, C), weight (V, C).
+
+    With a teacher the targets are mixed with what it expects (Hinton et al. 2015, arXiv:1503.02531, at temperature 1).
+    """
     if torch.is_grad_enabled():
-        return LinearCrossEntropy.apply(x, weight, targets)
-    return F.cross_entropy(F.linear(x, weight).float(), targets)
+        return LinearCrossEntropy.apply(x, weight, targets, *(taught or (None, None, 0.0)))
+    logits = F.linear(x, weight).float()
+    if taught is None:
+        return F.cross_entropy(logits, targets)
+    expected = F.linear(taught.x, taught.weight).float().softmax(-1)
+    return F.cross_entropy(logits, targets) * (1 - taught.share) + F.cross_entropy(logits, expected) * taught.share
 
 
 class LinearCrossEntropy(torch.autograd.Function):
@@ -24,7 +43,15 @@ class LinearCrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def forward(
+        ctx,
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        targets: torch.Tensor,
+        taught_x: torch.Tensor | None,
+        taught_weight: torch.Tensor | None,
+        share: float,
+    ) -> torch.Tensor:
         device, (N, V) = x.device.type, (len(x), len(weight))
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
         rows, matrix = x.to(dtype), weight.to(dtype)
@@ -32,12 +59,18 @@ class LinearCrossEntropy(torch.autograd.Function):
         chunk = min(chunk, MAX_ROWS_FP16) if dtype == torch.float16 else chunk
         total, grad_rows, grad_weight = x.new_zeros((), dtype=torch.float32), [], torch.zeros_like(weight)
         classes = torch.arange(V, device=x.device)
-        for part, target in zip(rows.split(chunk), targets.split(chunk), strict=True):
+        teacher = None if taught_x is None else (taught_x.to(dtype), taught_weight.to(dtype).T)
+        for start, part, target in zip(range(0, N, chunk), rows.split(chunk), targets.split(chunk), strict=True):
             logits = (part @ matrix.T).float()  # (chunk, V)
             logsumexp = torch.logsumexp(logits, dim=-1, keepdim=True)
-            total = total + (logsumexp - logits.gather(1, target[:, None])).sum()
-            grad_logits = torch.exp(logits - logsumexp) - (classes == target[:, None]).float()  # softmax - one-hot
-            grad_logits = grad_logits.to(dtype)
+            expected = (classes == target[:, None]).float()  # one-hot
+            if teacher is None:
+                total = total + (logsumexp - logits.gather(1, target[:, None])).sum()
+            else:
+                its_logits = (teacher[0][start : start + chunk] @ teacher[1]).float()
+                expected = torch.lerp(expected, its_logits.softmax(-1), share)
+                total = total + (logsumexp - (logits * expected).sum(-1, keepdim=True)).sum()
+            grad_logits = (torch.exp(logits - logsumexp) - expected).to(dtype)  # softmax - what is expected
             grad_rows.append(grad_logits @ matrix)
             grad_weight = grad_weight + grad_logits.T @ part
         ctx.save_for_backward(torch.cat(grad_rows), grad_weight)
@@ -48,4 +81,4 @@ class LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx, grad: torch.Tensor) -> tuple:
         grad_rows, grad_weight = ctx.saved_tensors
         scale = grad * ctx.scale
-        return grad_rows.to(ctx.dtype) * scale, grad_weight * scale, None
+        return grad_rows.to(ctx.dtype) * scale, grad_weight * scale, None, None, None, None

@@ -11,10 +11,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from alilama.model.attention import SLOPE_RULE, alibi_slopes, check_kernel, choose_attention
-from alilama.model.loss import linear_cross_entropy
+from alilama.model.loss import Taught, linear_cross_entropy
 
 # What the formulas below are, for all that has to know: config.json names it, and what cannot compute it refuses.
 ARCHITECTURE = {"activation": "gelu", "slope_rule": SLOPE_RULE}
+
+TEACHER_SHARE = 0.75  # of what is learned from a teacher; the rest is learned from the text
 
 Attend = Callable[[torch.Tensor], torch.Tensor]  # makes y, (B, T, H, D), of qkv, (B, T, 3, H, D)
 
@@ -67,9 +69,16 @@ class Model(nn.Module):
     def forward(self, ids: torch.Tensor) -> torch.Tensor:  # (B, T) int64 -> (B, T, V)
         return F.linear(self.hidden(ids), self.wte.weight)
 
-    def loss(self, ids: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Returns the mean cross-entropy in nats per token of `targets` after `ids`, both (B, T)."""
-        return linear_cross_entropy(self.hidden(ids).flatten(0, 1), self.wte.weight, targets.flatten())
+    def loss(self, ids: torch.Tensor, targets: torch.Tensor, teacher: "Model | None" = None) -> torch.Tensor:
+        """Returns the mean cross-entropy in nats per token of `targets` after `ids`, both (B, T).
+
+        A teacher is a model whose expectations make up TEACHER_SHARE of the targets.
+        """
+        taught = None
+        if teacher is not None:
+            with torch.no_grad():
+                taught = Taught(teacher.hidden(ids).flatten(0, 1), teacher.wte.weight, TEACHER_SHARE)
+        return linear_cross_entropy(self.hidden(ids).flatten(0, 1), self.wte.weight, targets.flatten(), taught)
 
     def num_parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())

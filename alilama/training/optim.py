@@ -22,7 +22,9 @@ from torch import nn
 from alilama.common.config import Config
 from alilama.model.model import Model
 
-MOMENTUM = 0.95  # of Muon
+MOMENTUM = 0.9  # of Muon
+ROW_MEMORY = 0.95  # of the mean square of each row of Muon's updates
+USUAL_STEPS = 1000  # of a run whose learning rate is that of the settings
 TINY = 1e-12  # added to a norm that is divided by
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # coefficients of Jordan et al. 2024, https://kellerjordan.github.io/posts/muon
 
@@ -60,7 +62,7 @@ class OptimizerKind(NamedTuple):
 
 OPTIMIZERS = {
     "adamw": OptimizerKind(make_adamw, lambda rows, columns: 2 * rows * columns),
-    "muon": OptimizerKind(make_muon, lambda rows, columns: rows * columns),
+    "muon": OptimizerKind(make_muon, lambda rows, columns: rows * columns + rows),
 }
 
 
@@ -88,10 +90,11 @@ def learning_rate_tensor(model: Model, config: Config) -> torch.Tensor:
 class Muon(torch.optim.Optimizer):
     """Momentum whose update of a matrix is made orthogonal (Jordan et al. 2024), for matrices that keep their norm.
 
-    A step goes `lr` times the Frobenius norm of the matrix along the update, and then back to that norm, as if on a ball
-    (Wen et al. 2025, "Hyperball"). So a learning rate turns a matrix by the same angle whatever its width and its initial
-    size, and matrices need no weight decay. A group's `parts` says of how many matrices, one below the other, each of its
-    parameters is made up: Wqkv is three. Matrices of one shape are updated together.
+    Then its rows, which are neurons, are brought to one mean square over the steps (Li et al. 2025, "NorMuon",
+    arXiv:2510.05491). A step goes `lr` times the Frobenius norm of the matrix along the update, and then back to that norm,
+    as if on a ball (Wen et al. 2025, "Hyperball"). So a learning rate turns a matrix by the same angle whatever its width and
+    its initial size, and matrices need no weight decay. A group's `parts` says of how many matrices, one below the other,
+    each of its parameters is made up: Wqkv is three. Matrices of one shape are updated together.
     """
 
     def __init__(self, groups: list[dict], lr: torch.Tensor, dtype: torch.dtype):
@@ -100,27 +103,32 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self):
-        same_shape = defaultdict(list)  # of matrices: (parameter, direction, group)
+        same_shape = defaultdict(list)  # of matrices: (matrix, direction, row_squares, group)
         for group in self.param_groups:
             for parameter in group["params"]:
                 state = self.state[parameter]
                 if not state:
                     state["momentum"] = torch.zeros_like(parameter)
+                    state["row_squares"] = torch.zeros_like(parameter[:, :1])
                 momentum = state["momentum"].lerp_(parameter.grad, (1 - MOMENTUM) * (1 - self.found_inf))
                 direction = parameter.grad.lerp(momentum, MOMENTUM)  # Nesterov's
-                parts = zip(parameter.chunk(group["parts"]), direction.chunk(group["parts"]), strict=True)
-                for matrix, its_direction in parts:
-                    same_shape[matrix.shape].append((matrix, its_direction, group))
+                parts = [each.chunk(group["parts"]) for each in (parameter, direction, state["row_squares"])]
+                for matrix, its_direction, its_squares in zip(*parts, strict=True):
+                    same_shape[matrix.shape].append((matrix, its_direction, its_squares, group))
         for group_of_shape in same_shape.values():
-            matrices, directions, groups = zip(*group_of_shape, strict=True)
+            matrices, directions, row_squares, groups = zip(*group_of_shape, strict=True)
             angles = torch.stack([group["lr"] for group in groups])[:, None, None] * (1 - self.found_inf)
             updates = orthogonalize(torch.stack(directions), self.dtype)
+            squares = updates.square().mean(-1, keepdim=True)  # (N, rows, 1)
+            squares = torch.stack(row_squares).lerp_(squares, (1 - ROW_MEMORY) * (1 - self.found_inf))
+            updates /= squares.sqrt() + TINY  # the squares begin at 0: how large they are as a whole is no matter here
             before = torch.stack(matrices)  # (N, rows, columns)
             radii = norms(before)
             after = before - updates * (angles * radii / (norms(updates) + TINY))
             after *= radii / (norms(after) + TINY)
-            for matrix, its_new in zip(matrices, after, strict=True):
+            for matrix, its_new, its_squares, new_squares in zip(matrices, after, row_squares, squares, strict=True):
                 matrix.copy_(its_new)
+                its_squares.copy_(new_squares)
 
 
 def norms(matrices: torch.Tensor) -> torch.Tensor:
@@ -144,8 +152,12 @@ def orthogonalize(matrices: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 
 def learning_rate_at(step: int, num_steps: int, config: Config) -> float:
-    """Returns the learning rate of a step: it rises linearly, then falls linearly to zero (as in arXiv:2502.15938)."""
+    """Returns the learning rate of a step: it rises linearly, then falls linearly to zero (as in arXiv:2502.15938).
+
+    At its peak it is that of the settings in a run of USUAL_STEPS steps, and falls with the third root of their number.
+    """
+    peak = config.learning_rate * (USUAL_STEPS / num_steps) ** (1 / 3)
     warmup_steps = config.warmup * num_steps
     if step < warmup_steps:
-        return config.learning_rate * (step + 1) / (warmup_steps + 1)
-    return config.learning_rate * (num_steps - step) / (num_steps - warmup_steps)
+        return peak * (step + 1) / (warmup_steps + 1)
+    return peak * (num_steps - step) / (num_steps - warmup_steps)

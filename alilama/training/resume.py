@@ -23,6 +23,7 @@ from alilama.training.step import Step
 STATE_TYPES = {
     "step": int,
     "num_steps": int,
+    "is_settled": bool,
     "best_loss": float,
     "config": dict,
     "data": dict,
@@ -52,10 +53,14 @@ FREE_TO_CHANGE = {
 
 
 class Run:
-    """A run of `num_steps` steps on token files: `step` are made, `best_loss` is the lowest validation loss so far."""
+    """A run of `num_steps` steps on token files: `step` are made, `best_loss` is the lowest validation loss so far.
+
+    Where the time is given in which it has to end, `num_steps` is an estimate until it `is_settled`.
+    """
 
     def __init__(self, config: Config, meta: TokenMeta, num_steps: int):
-        self.config, self.meta, self.num_steps, self.folder = config, meta, num_steps, config.model_dir
+        self.config, self.meta, self.folder = config, meta, config.model_dir
+        self.num_steps, self.is_settled = num_steps, config.minutes is None
         self.step, self.best_loss = 0, float("inf")
 
     def save(self, trained: Step):
@@ -63,6 +68,7 @@ class Run:
         state = {
             "step": self.step,
             "num_steps": self.num_steps,
+            "is_settled": self.is_settled,
             "best_loss": self.best_loss,
             "config": asdict(self.config),
             "data": self._data(),
@@ -87,6 +93,7 @@ class Run:
             if load_shape(self.folder) != trained.model.config:  # refuses other formulas; a setting may be younger than the run
                 raise UserError(f"{self.folder} holds a run of another shape, see its config.json; choose another --model_name")
             self.step, self.best_loss = state["step"], state["best_loss"]
+            self.num_steps, self.is_settled = state["num_steps"], state["is_settled"]
         torch.manual_seed(self.config.seed + self.step + rank)  # dropout differs between processes
         if self.step > 0:
             try:
@@ -125,6 +132,12 @@ class Run:
 
     def _data(self) -> dict:
         return {"documents": self.meta.documents, "tokens": self.meta.tokens, "bytes": self.meta.bytes}
+
+
+def saved_settings(folder: Path) -> dict[str, object]:
+    """Returns the settings, by name, of the run in a folder; none where none has begun there."""
+    state = load_state(folder)
+    return state["config"] if state is not None and state["step"] > 0 else {}
 
 
 def save_state(folder: Path, state: dict):
@@ -171,11 +184,24 @@ def set_rng_state(states: dict[str, torch.Tensor]):
 
 def start_from(folder: str, tokenizer: Tokenizer, config: Config) -> Model:
     """Returns the model in a folder, to be trained on: its shape and weights, the context and dropout of `config`."""
-    trained, its_tokenizer = load_model(folder)
+    trained = load_known(folder, tokenizer, config)
+    model = Model(replace(trained.config, max_seq_len=config.max_seq_len, dropout=config.dropout))
+    model.load_state_dict(trained.state_dict())
+    return model
+
+
+def load_teacher(config: Config, tokenizer: Tokenizer, device: str) -> Model | None:
+    """Returns the model that the setting `teacher` names, None where it names none."""
+    if config.teacher is None:
+        return None
+    return load_known(config.teacher, tokenizer, config).to(device).requires_grad_(False)
+
+
+def load_known(folder: str, tokenizer: Tokenizer, config: Config) -> Model:
+    """Returns the model in a folder, for token files that its tokenizer made. Raises UserError for another tokenizer."""
+    model, its_tokenizer = load_model(folder)
     if its_tokenizer.sha256 != tokenizer.sha256:
         raise UserError(
             f"{folder} has another tokenizer than {config.tokens_dir}; run python tokenize_data.py --init_from={folder} first"
         )
-    model = Model(replace(trained.config, max_seq_len=config.max_seq_len, dropout=config.dropout))
-    model.load_state_dict(trained.state_dict())
     return model

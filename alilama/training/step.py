@@ -84,10 +84,11 @@ class Step:
 
 def check_state(optimizer: torch.optim.Optimizer):
     """Raises ValueError where the state of AdamW or Muon does not fit the parameters: a fused step would write beyond it."""
-    names = {torch.optim.AdamW: ("exp_avg", "exp_avg_sq", "step"), Muon: ("momentum",)}.get(type(optimizer))
+    names = {torch.optim.AdamW: ("exp_avg", "exp_avg_sq", "step"), Muon: ("momentum", "row_squares")}.get(type(optimizer))
     if names is None:  # one that only its author knows
         return
     for parameter, state in optimizer.state.items():
-        shapes = {name: () if name == "step" else parameter.shape for name in names}
+        others = {"step": (), "row_squares": parameter[..., :1].shape}
+        shapes = {name: others.get(name, parameter.shape) for name in names}
         if {name: tensor.shape for name, tensor in state.items()} != shapes:
             raise ValueError(f"what {type(optimizer).__name__} remembers has not the shape of the weights")

@@ -8,6 +8,7 @@ import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 
 import torch
 import torch.distributed as dist
@@ -23,6 +24,7 @@ from alilama.training.step import Step
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # of glibc's malloc.h
 STEPS_BEFORE_GRAPH = 3  # so that everything is compiled and every buffer there before a step is captured
+WARM_UP_STEPS = STEPS_BEFORE_GRAPH + 1  # of a run, which take longer than the others
 
 
 class Trainer:
@@ -40,6 +42,7 @@ class Trainer:
         optimizers: list[torch.optim.Optimizer],
         config: Config,
         precision: torch.dtype,
+        teacher: Model | None = None,
         *,
         on_message: Callable[[str], None],
         rank: int = 0,
@@ -48,7 +51,7 @@ class Trainer:
         if config.batch_size % world_size:
             raise UserError(f"batch_size = {config.batch_size}: expected a multiple of the {world_size} processes")
         self.model, self.config, self.precision, self.on_message = model, config, precision, on_message
-        self.rank, self.world_size = rank, world_size
+        self.teacher, self.rank, self.world_size = teacher, rank, world_size
         self.step = Step(model, optimizers, config.grad_clip, scales_loss=precision == torch.float16)
         self.device = self.step.device
         if self.device.type == "cpu":
@@ -56,7 +59,8 @@ class Trainer:
             add_in_order()
         self.uses_graph = self.device.type == "cuda" and world_size == 1 and config.compile_model
         self.is_compiled = config.compile_model
-        self.step.loss_of = self._in_precision(torch.compile(model.loss) if config.compile_model else model.loss)
+        self.loss_of = model.loss if teacher is None else partial(model.loss, teacher=teacher)
+        self.step.loss_of = self._in_precision(torch.compile(self.loss_of) if config.compile_model else self.loss_of)
         self.micro_batch = config.batch_size // world_size
         self.steps_made, self.graph, self.static_windows = 0, None, None
 
@@ -75,7 +79,7 @@ class Trainer:
                     f"Not compiled: {first_line(error)}. It works without, slower; --compile_model=False hides this."
                 )
                 self.is_compiled = self.uses_graph = False
-                self.step.loss_of = self._in_precision(self.model.loss)
+                self.step.loss_of = self._in_precision(self.loss_of)
                 self._compute_gradients(windows)
 
     def __call__(self, windows: torch.Tensor, learning_rate: float):
@@ -192,6 +196,15 @@ def join_processes(device: str) -> tuple[int, int]:
     return dist.get_rank(), dist.get_world_size()
 
 
+def mean_over_processes(number: float, device: str) -> float:
+    """Returns the mean of what every process has; waits for the device."""
+    tensor = torch.tensor(number, dtype=torch.float32, device=device)
+    if dist.is_initialized():
+        dist.all_reduce(tensor)
+        tensor /= dist.get_world_size()
+    return tensor.item()
+
+
 def choose_precision(device: str, wanted: str) -> torch.dtype:
     """Returns what to multiply matrices in: what is wanted, or for "auto" the fastest that the device computes in."""
     if wanted != "auto":
@@ -203,13 +216,13 @@ def choose_precision(device: str, wanted: str) -> torch.dtype:
     return torch.float32
 
 
-def estimate_bytes(model: Model, config: Config, precision: torch.dtype, windows: int) -> int:
+def estimate_bytes(model: Model, config: Config, precision: torch.dtype, windows: int, teacher: Model | None = None) -> int:
     """Returns about how much memory training takes at its peak, for `windows` of max_seq_len tokens computed at once.
 
     Weights, gradients and the optimizer state in float32; for each token what the backward pass needs: the residual
     stream in float32 (8 bytes a block for each number), and in `precision` the inputs of the matrices and their outputs,
-    but for those that are added to the residual stream; a chunk of logits and their gradients; and the gradient of the
-    embedding while it is summed over chunks.
+    but for those that are added to the residual stream; a chunk of logits and their gradients; the gradient of the
+    embedding while it is summed over chunks; and the weights of a teacher.
     """
     shape, size = model.config, precision.itemsize
     matrices = [module for module in model.blocks.modules() if isinstance(module, nn.Linear)]
@@ -221,7 +234,8 @@ def estimate_bytes(model: Model, config: Config, precision: torch.dtype, windows
     tokens = windows * config.max_seq_len
     activations = tokens * (shape.blocks * 8 * shape.d_model + size * numbers + 8 * shape.d_model)
     logits = min(tokens * shape.vocab_size, CHUNK_LOGITS[model.wte.weight.device.type]) * (8 + size)
-    return weights + activations + logits + 8 * model.wte.weight.numel()
+    teachers = 0 if teacher is None else 4 * teacher.num_parameters()
+    return weights + activations + logits + 8 * model.wte.weight.numel() + teachers
 
 
 def keep_freed_memory():

@@ -1,38 +1,45 @@
-"""Trains nanoGPT's model on our token files, to compare what is learned and what is written:
+"""Trains on our token files and prints the bits per byte that are reached on their validation tokens. With nanoGPT's model:
 
-    python tests/benchmarks/learning.py --nanogpt FOLDER [--shape 2M] [--train_tokens 3e6] [--learning_rates 1e-3,2e-3,4e-3]
+    python tests/benchmarks/learning.py --nanogpt FOLDER [--shapes 128x8x8] [--train_tokens 3e6] [--learning_rates 1e-3,2e-3]
 
-prints the bits per byte on the validation tokens of tokens_dir (TRAINCONFIG.py) after training at each learning rate, in
-windows that do not overlap, as `alilama.evaluate` and train.py with --eval_tokens=None count them. The model is nanoGPT's
+and with ours, at the learning rate of TRAINCONFIG.py and at multiples of it, as a table of shapes by multiples:
+
+    python tests/benchmarks/learning.py [--shapes 64x4x8,288x6x8] [--train_tokens 2e6] [--factors 0.25,0.5,1,2,4] [--seeds 1,2]
+
+Shapes are d_model x blocks x heads, contexts tokens, batches tokens of a step. The validation tokens are read in windows
+that do not overlap, as `alilama.evaluate` and train.py with --eval_tokens=None count them. nanoGPT's model is that of its
 model.py (https://github.com/karpathy/nanoGPT) and the step that of its train.py: AdamW with its settings for small models
-(betas 0.9 and 0.99, weight decay 0.1), a warm-up over 2% of the steps, a cosine down to a tenth, gradients clipped to 1, 64
-windows of 128 tokens. With --save its last model goes to a file, for tests/benchmarks/samples.py.
+(betas 0.9 and 0.99, weight decay 0.1), a warm-up over 2% of the steps, a cosine down to a tenth, gradients clipped to 1. With
+--save its last model goes to a file, for tests/benchmarks/samples.py.
 """
 
 import argparse
 import contextlib
 import io
+import itertools
 import math
+import statistics
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_model
-from training import SHAPES, load_nanogpt, step_of_nanogpt
+from training import load_nanogpt, step_of_nanogpt
 
-from alilama.common.config import read_settings
+from alilama.common.config import Config, load_config
 from alilama.data.batches import TrainingWindows
 from alilama.data.tokenizer import Tokenizer
 from alilama.data.tokens import TokenFiles, load_token_files
-from alilama.model.model import ModelConfig, choose_device
-from alilama.training.scoring import count_bytes
-from alilama.training.trainer import choose_precision
+from alilama.model.model import Model, ModelConfig, choose_device
+from alilama.training.optim import learning_rate_at, make_optimizers
+from alilama.training.scoring import count_bytes, evaluate
+from alilama.training.trainer import Trainer, choose_precision
 
 ROOT = Path(__file__).resolve().parents[2]
-BATCH_SIZE, CONTEXT = 64, 128
 
 
-def learning_rate_at(step: int, steps: int, peak: float) -> float:
+def learning_rate_of_nanogpt(step: int, steps: int, peak: float) -> float:
     warmup = round(0.02 * steps) + 1
     if step < warmup:
         return peak * (step + 1) / (warmup + 1)
@@ -40,11 +47,11 @@ def learning_rate_at(step: int, steps: int, peak: float) -> float:
 
 
 @torch.inference_mode()
-def bits_per_byte(model, ids: torch.Tensor, text_bytes: int) -> float:
+def bits_per_byte(model, ids: torch.Tensor, text_bytes: int, context: int) -> float:
     """Scores nanoGPT's model on all ids, (N,), but the first, in windows that do not overlap."""
     model.eval()
-    full, nats = (len(ids) - 1) // CONTEXT * CONTEXT, 0.0
-    windows = list(zip(ids[:full].view(-1, CONTEXT).split(64), ids[1 : full + 1].view(-1, CONTEXT).split(64), strict=True))
+    full, nats = (len(ids) - 1) // context * context, 0.0
+    windows = list(zip(ids[:full].view(-1, context).split(64), ids[1 : full + 1].view(-1, context).split(64), strict=True))
     if full < len(ids) - 1:
         windows.append((ids[None, full:-1], ids[None, full + 1 :]))
     for x, y in windows:
@@ -53,48 +60,98 @@ def bits_per_byte(model, ids: torch.Tensor, text_bytes: int) -> float:
     return nats / math.log(2) / text_bytes
 
 
-def train(arguments: argparse.Namespace, config: ModelConfig, files: TokenFiles, tokenizer: Tokenizer, peak: float):
-    """Trains a model and returns it with its bits per byte."""
-    device = choose_device()
-    precision = choose_precision(device, arguments.precision)
+def train_nanogpt(folder: str, config: Config, files: TokenFiles, tokenizer: Tokenizer, peak: float):
+    """Trains nanoGPT's model and returns it with its bits per byte."""
+    device, context = choose_device(), config.max_seq_len
+    precision = choose_precision(device, config.precision)
     torch.manual_seed(1337)
-    model = load_nanogpt(arguments.nanogpt, config).to(device)
+    shape = ModelConfig(tokenizer.vocab_size, config.d_model, config.blocks, config.num_heads, config.hidden_dim, context)
+    model = load_nanogpt(folder, shape).to(device)
     with contextlib.redirect_stdout(io.StringIO()):
         optimizer = model.configure_optimizers(0.1, peak, (0.9, 0.99), device)
     scaler = torch.amp.GradScaler(device, enabled=precision == torch.float16)
     compiled = torch.compile(model)
-    batches = TrainingWindows(files, CONTEXT, BATCH_SIZE, 1)
-    steps = round(arguments.train_tokens / (BATCH_SIZE * CONTEXT))
+    batches = TrainingWindows(files, context, config.batch_size, config.seed)
+    steps = round(config.train_tokens / (config.batch_size * context))
     for step in range(steps):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate_at(step, steps, peak)
+            group["lr"] = learning_rate_of_nanogpt(step, steps, peak)
         step_of_nanogpt(model, compiled, optimizer, scaler, torch.from_numpy(batches.batch(step)), precision)
     ids = torch.from_numpy(files.val[:].astype("int64")).to(device)
-    return model, bits_per_byte(model, ids, count_bytes(tokenizer, files.val[1:]))
+    return model, bits_per_byte(model, ids, count_bytes(tokenizer, files.val[1:]), context)
+
+
+def train_ours(config: Config, files: TokenFiles, tokenizer: Tokenizer) -> float:
+    """Trains our model as train.py does and returns its bits per byte."""
+    device, context = choose_device(), config.max_seq_len
+    precision = choose_precision(device, config.precision)
+    torch.manual_seed(config.seed)
+    shape = ModelConfig(tokenizer.vocab_size, config.d_model, config.blocks, config.num_heads, config.hidden_dim, context)
+    model = Model(shape).to(device).train()
+    trainer = Trainer(model, make_optimizers(model, config, precision), config, precision, on_message=print)
+    batches = TrainingWindows(files, context, config.batch_size, config.seed)
+    steps = round(config.train_tokens / (config.batch_size * context))
+    for step in range(steps):
+        trainer(torch.from_numpy(batches.batch(step)), learning_rate_at(step, steps, config))
+    return evaluate(model.eval(), tokenizer, files.val_ids(None), context).bits_per_byte
+
+
+def numbers(text: str) -> list[float]:
+    return [float(number) for number in text.split(",")]
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--nanogpt", metavar="FOLDER", required=True, help="folder with nanoGPT's model.py")
-    parser.add_argument("--shape", default="2M", help=f"of {', '.join(SHAPES)} [2M]")
-    parser.add_argument("--train_tokens", type=float, default=3e6, help="tokens it is trained on [3e6]")
-    parser.add_argument("--learning_rates", default="1e-3,2e-3,4e-3", help="peaks to try [1e-3,2e-3,4e-3]")
-    parser.add_argument("--precision", default="auto", help="bf16, fp16, fp32 or auto [auto]")
-    parser.add_argument("--save", metavar="FILE", help="where the last model's weights go")
+    parser.add_argument("--nanogpt", metavar="FOLDER", help="folder with nanoGPT's model.py: trains that instead of ours")
+    parser.add_argument("--shapes", default="64x4x8", help="d_model x blocks x heads [64x4x8]")
+    parser.add_argument("--contexts", type=numbers, default="128", help="tokens of a window [128]")
+    parser.add_argument("--batches", type=numbers, default="8192", help="tokens of a step [8192]")
+    parser.add_argument("--train_tokens", type=float, default=2e6, help="tokens it is trained on [2e6]")
+    parser.add_argument("--factors", type=numbers, default="0.25,0.5,1,2,4", help="times our learning rate [0.25,0.5,1,2,4]")
+    parser.add_argument("--seeds", type=numbers, default="1", help="the table shows the mean over these [1]")
+    parser.add_argument("--learning_rates", type=numbers, default="1e-3,2e-3,4e-3", help="nanoGPT's [1e-3,2e-3,4e-3]")
+    parser.add_argument("--settings", nargs="*", default=[], metavar="NAME=VALUE", help="other settings of TRAINCONFIG.py")
+    parser.add_argument("--save", metavar="FILE", help="where nanoGPT's last weights go")
     arguments = parser.parse_args()
-    folder = Path(read_settings(ROOT / "TRAINCONFIG.py")[0]["tokens_dir"])
-    tokenizer = Tokenizer.load(folder / "tokenizer.json")
-    files = load_token_files(folder, tokenizer)
-    d_model, blocks, num_heads, _ = SHAPES[arguments.shape]
-    config = ModelConfig(tokenizer.vocab_size, d_model, blocks, num_heads, 4 * d_model, CONTEXT)
-    for peak in map(float, arguments.learning_rates.split(",")):
-        start = time.perf_counter()
-        model, bits = train(arguments, config, files, tokenizer, peak)
+    usual = load_config(ROOT / "TRAINCONFIG.py", [f"--{setting}" for setting in arguments.settings], "")
+    tokenizer = Tokenizer.load(Path(usual.tokens_dir) / "tokenizer.json")
+    files = load_token_files(Path(usual.tokens_dir), tokenizer)
+    if not arguments.nanogpt:
         print(
-            f"nanoGPT {arguments.shape}, {arguments.train_tokens:,.0f} tokens, learning rate {peak:g}: {bits:.4f} bits per "
-            f"byte ({time.perf_counter() - start:.0f} s)",
-            flush=True,
+            f"| shape | context | tokens a step |{''.join(f' x {factor:g} |' for factor in arguments.factors)} from the best |"
         )
+        print(f"|---|---|---|{'---|' * len(arguments.factors)}---|")
+    for shape, context, batch in itertools.product(arguments.shapes.split(","), arguments.contexts, arguments.batches):
+        d_model, blocks, num_heads = map(int, shape.split("x"))
+        config = replace(
+            usual,
+            d_model=d_model,
+            blocks=blocks,
+            num_heads=num_heads,
+            hidden_dim=None,
+            max_seq_len=int(context),
+            batch_size=round(batch / context),
+            train_tokens=int(arguments.train_tokens),
+        )
+        if arguments.nanogpt:
+            for peak in arguments.learning_rates:
+                start = time.perf_counter()
+                model, bits = train_nanogpt(arguments.nanogpt, config, files, tokenizer, peak)
+                print(
+                    f"nanoGPT {shape}, {config.train_tokens:,} tokens, learning rate {peak:g}: {bits:.4f} bits per byte "
+                    f"({time.perf_counter() - start:.0f} s)",
+                    flush=True,
+                )
+            continue
+        print(f"| {shape} | {context:g} | {batch:g} |", end="", flush=True)
+        by_factor = []
+        for factor in arguments.factors:
+            rate = usual.learning_rate * factor
+            runs = [replace(config, learning_rate=rate, seed=int(seed)) for seed in arguments.seeds]
+            by_factor.append(statistics.mean(train_ours(run, files, tokenizer) for run in runs))
+            print(f" {by_factor[-1]:.4f} |", end="", flush=True)
+        at_default = by_factor[arguments.factors.index(1)] if 1 in arguments.factors else math.nan
+        print(f" {at_default / min(by_factor) - 1:+.2%} |", flush=True)
     if arguments.save:
         save_model(model, arguments.save)
 

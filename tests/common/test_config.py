@@ -5,7 +5,7 @@ import tokenize
 import pytest
 from helpers import ROOT
 
-from alilama.common.config import TYPES, Config, load_config, read_settings
+from alilama.common.config import TYPES, USUAL, Config, load_config, read_settings
 from alilama.common.errors import UserError
 
 TRAINCONFIG = ROOT / "TRAINCONFIG.py"
@@ -57,6 +57,7 @@ CHANGES = {
     "pattern": ("gpt2", "gpt2"),
     "tokens_dir": ("t", "t"),
     "model_name": ("owl", "owl"),
+    "minutes": ("2.5", 2.5),
     "d_model": ("128", 128),
     "blocks": ("3", 3),
     "num_heads": ("16", 16),
@@ -77,6 +78,7 @@ CHANGES = {
     "compile_model": ("False", False),
     "seed": ("0", 0),
     "init_from": ("models/x", "models/x"),
+    "teacher": ("models/y", "models/y"),
     "log_interval": ("1", 1),
     "eval_interval": ("10", 10),
     "eval_tokens": ("1000", 1000),
@@ -93,7 +95,7 @@ def test_every_setting_can_be_given_in_both_forms_and_changes_nothing_else(name)
     for argv in ([f"--{name}={text}"], [f"--{name}", text]):
         config = vars(load(*argv))
         assert config[name] == value and type(config[name]) is type(value)
-        derived = {"hidden_dim"} if name == "d_model" else set()
+        derived = {"d_model": {"hidden_dim"}, "minutes": USUAL.keys() | {"hidden_dim", "num_heads"}}.get(name, set())
         assert {other for other in config if config[other] != before[other]} == {name} | derived
 
 
@@ -102,6 +104,32 @@ def test_hidden_dim_is_derived_after_the_command_line_and_none_can_be_given():
     assert load("--d_model=128", "--hidden_dim=100").hidden_dim == 100
     assert load("--hidden_dim=None").hidden_dim == 256
     assert load("--eval_tokens=None").eval_tokens is None
+
+
+@pytest.mark.parametrize(("d_model", "num_heads"), [(64, 8), (7, 7), (100, 5), (1, 1), (513, 3), (768, 12), (1024, 16)])
+def test_heads_divide_the_width_and_are_at_most_64_wide(d_model, num_heads):
+    assert load(f"--d_model={d_model}").num_heads == num_heads
+
+
+def test_what_is_none_beside_minutes_stays_open_until_it_is_chosen():
+    config = load("--minutes=5", "--blocks=3")
+    assert config.blocks == 3
+    assert {getattr(config, name) for name in ("d_model", "num_heads", "hidden_dim", "batch_size", "epochs", "dropout")} == {
+        None
+    }
+    chosen = config.with_choice({"d_model": 96, "blocks": 8, "dropout": 0.1})
+    assert (
+        (chosen.d_model, chosen.blocks, chosen.dropout) == (96, 3, 0.1) and chosen.hidden_dim == 384 and chosen.num_heads == 8
+    )
+    assert chosen.batch_size is None and config.d_model is None
+    with pytest.raises(UserError, match=r"num_heads = 7: expected a divisor of d_model = 96"):
+        load("--minutes=5", "--num_heads=7").with_choice({"d_model": 96})
+
+
+@pytest.mark.parametrize("argument", ["--epochs=2", "--train_tokens=1e6"])
+def test_minutes_and_another_length_are_refused_together(argument):
+    with pytest.raises(UserError, match=r"expected None beside minutes = 5\.0, which fix it"):
+        load("--minutes=5", argument)
 
 
 def test_several_files_can_be_given():
@@ -136,7 +164,8 @@ def test_text_is_read_as_the_type_of_the_setting(argument, value):
 
 
 REFUSED = {
-    "d_model": ["0", "-64", "64.5", "wide", "None", "True", "", "nan", "inf", "1e400"],
+    "d_model": ["0", "-64", "64.5", "wide", "True", "", "nan", "inf", "1e400"],
+    "minutes": ["0", "-1", "long", "nan", "inf", "1e6"],
     "vocab_size": ["256", "0", "many"],
     "num_heads": ["7", "0", "128"],
     "val_fraction": ["0", "1", "-0.1", "nan", "half"],

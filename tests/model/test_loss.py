@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from alilama.model import loss
-from alilama.model.loss import linear_cross_entropy
+from alilama.model.loss import Taught, linear_cross_entropy
 
 N, C, V = 50, 16, 97
 
@@ -83,3 +83,21 @@ def test_in_fp16_the_gradient_of_a_frequent_token_does_not_overflow():
     with torch.autocast("cpu", torch.float16):
         linear_cross_entropy(x, weight, targets).backward()
     torch.testing.assert_close(weight.grad, torch.tensor([-3.0, 1.0, 1.0, 1.0])[:, None].expand(4, 8), rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("chunk_logits, compiled", [(7 * V, False), (10**9, False), (7 * V, True)])
+def test_with_a_teacher_the_targets_are_mixed_with_what_it_expects(case, share, chunk_logits, compiled, monkeypatch):
+    monkeypatch.setitem(loss.CHUNK_LOGITS, "cpu", chunk_logits)
+    taught = Taught(torch.randn(N, 5), torch.randn(V, 5), share)
+
+    def mixed(x, weight, targets):
+        expected = (1 - share) * F.one_hot(targets, V) + share * (taught.x @ taught.weight.T).softmax(-1)
+        return -((x @ weight.T).log_softmax(-1) * expected).sum(-1).mean()
+
+    function = torch.compile(linear_cross_entropy, fullgraph=True) if compiled else linear_cross_entropy
+    expected = with_gradients(mixed, *case)
+    for found, right in zip(with_gradients(lambda *case: function(*case, taught), *case), expected, strict=True):
+        torch.testing.assert_close(found, right, atol=1e-5, rtol=1e-5)
+    with torch.no_grad():
+        torch.testing.assert_close(linear_cross_entropy(*case, taught), expected[0], atol=1e-5, rtol=1e-5)

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from alilama.model.attention import alibi_bias, alibi_slopes, choose_attention, masked_attention
 from alilama.model.folder import save_description, save_weights
-from alilama.model.model import Attention, ModelConfig
+from alilama.model.model import TEACHER_SHARE, Attention, ModelConfig
 
 VOCAB = 97
 
@@ -224,3 +224,16 @@ def test_gelu_is_exact_and_not_the_tanh_formula():
     found = model.blocks[0].ffn(x)
     torch.testing.assert_close(found, (hidden * 0.5 * torch.erfc(-hidden / math.sqrt(2))) @ down, atol=1e-10, rtol=0)
     assert (found - F.gelu(hidden, approximate="tanh") @ down).abs().max() > 1e-6
+
+
+def test_a_teacher_of_another_shape_makes_up_its_share_of_the_targets_and_gets_no_gradients():
+    student, teacher = tiny_model(VOCAB), tiny_model(VOCAB, seed=1, d_model=64, blocks=1)
+    ids, targets = random_ids(2, 8), random_ids(2, 8, seed=1)
+    expected = teacher(ids).softmax(-1)
+    by_teacher = -(student(ids).log_softmax(-1) * expected).sum(-1).mean()
+    loss = student.loss(ids, targets, teacher)
+    mixed = (1 - TEACHER_SHARE) * student.loss(ids, targets) + TEACHER_SHARE * by_teacher
+    assert loss.item() == pytest.approx(mixed.item(), rel=1e-5)
+    loss.backward()
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+    assert all(parameter.grad is not None for parameter in student.parameters())

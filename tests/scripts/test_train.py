@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import ROOT
-from runs import SEED, STEPS, STOPS, B, T, arguments, read_log
+from runs import SEED, SHAPE, STEPS, STOPS, B, T, arguments, read_log
 
 from alilama.data.batches import TrainingWindows
 from alilama.data.tokenizer import Tokenizer
@@ -18,9 +18,12 @@ from alilama.data.tokens import load_token_files
 from alilama.model import folder as folders
 from alilama.model.folder import load_model
 from alilama.model.model import Model, ModelConfig
-from alilama.training import resume
+from alilama.training import budget, resume
+from alilama.training.resume import load_state
 from alilama.training.scoring import evaluate
 from alilama.writing.streams import stream_text
+
+PEAK = 0.01 * (1000 / STEPS) ** (1 / 3)  # of the learning rate
 
 
 def test_train_leaves_a_model_that_learned_and_says_what_it_did(trained, tokens_dir, text_file):
@@ -60,7 +63,7 @@ def test_the_log_says_what_happened_at_every_step(trained, tokens_dir):
         [step * B / windows_per_epoch for step in range(1, STEPS + 1)], abs=1e-4
     )
     # warm-up over 4 steps, then a line to zero over the other 16
-    rates = [0.01 * (step + 1) / 5 for step in range(4)] + [0.01 * (16 - i) / 16 for i in range(16)]
+    rates = [PEAK * (step + 1) / 5 for step in range(4)] + [PEAK * (16 - i) / 16 for i in range(16)]
     assert [float(row["learning_rate"]) for row in rows] == pytest.approx(rates, rel=0.01)
     assert [bool(row["val_loss"]) for row in rows] == [step % 5 == 0 for step in range(1, STEPS + 1)]
 
@@ -106,7 +109,7 @@ def test_the_losses_are_those_of_a_training_loop_written_out(trained, tokens_dir
     losses, clipped = [], 0
     torch.manual_seed(SEED)  # of dropout
     for step in range(STEPS):
-        rate = 0.01 * (step + 1) / 5 if step < 4 else 0.01 * (20 - step) / 16
+        rate = PEAK * (step + 1) / 5 if step < 4 else PEAK * (20 - step) / 16
         windows = torch.from_numpy(batches.batch(step))
         loss = model.loss(windows[:, :-1], windows[:, 1:])
         losses.append(loss.item())
@@ -261,13 +264,13 @@ def test_in_a_log_progress_is_a_few_lines(trained):
     assert 1 <= len(lines) <= 3 and "20/20" in lines[-1]
 
 
-@pytest.mark.parametrize(("log_interval", "estimated_at"), [(3, 6), (4, 4), (20, 20)])
+@pytest.mark.parametrize(("log_interval", "estimated_at"), [(3, 9), (4, 8), (20, 20)])
 def test_the_first_steps_do_not_count_in_the_estimate_of_time(log_interval, estimated_at, train_here, monkeypatch, capsys):
-    """The first three steps take 600 s and the others 60 s; a row of the log after the third has nothing else to go by."""
+    """The first four steps take 600 s and the others 60 s; a row of the log after the fourth has nothing else to go by."""
     batch, now = TrainingWindows.batch, [0.0]
 
     def slow_at_first(self, step):
-        now[0] += 600 if step < 3 else 60
+        now[0] += 600 if step < 4 else 60
         return batch(self, step)
 
     monkeypatch.setattr(TrainingWindows, "batch", slow_at_first)
@@ -282,3 +285,43 @@ def test_missing_kernels_are_said_with_what_they_cost(train_here, monkeypatch, c
     train_here(train_tokens=B * T, model_name="slow")
     said = [line for line in capsys.readouterr().out.splitlines() if "kernels" in line]
     assert len(said) == 1 and "pip install -e ." in said[0]
+
+
+def test_a_model_learns_from_a_teacher_what_it_expects_beside_the_text(owl, train_here, tmp_path):
+    """The first loss, before anything is learned, is a mixture of the text's and the teacher's."""
+    train_here(model_name="alone")
+    train_here(model_name="taught", teacher="models/owl")
+    alone, taught = read_log(tmp_path / "models" / "alone"), read_log(tmp_path / "models" / "taught")
+    assert taught[0]["train_loss"] != alone[0]["train_loss"]
+    assert float(taught[0]["train_loss"]) == pytest.approx(float(alone[0]["train_loss"]), rel=0.1)
+    assert float(taught[-1]["train_loss"]) < 0.9 * float(taught[0]["train_loss"])
+    train_here(model_name="again", teacher="models/owl")
+    assert read_log(tmp_path / "models" / "again") == taught
+
+
+def test_a_run_that_was_given_minutes_ends_in_time_and_goes_on_as_it_was_settled(
+    train_here, before_step, monkeypatch, tmp_path, capsys
+):
+    """A step takes a quarter of a second. Stopped when its length is settled, a run goes on to that length."""
+    batch, now = TrainingWindows.batch, [0.0]
+
+    def slow(self, step):
+        now[0] += 0.25
+        return batch(self, step)
+
+    monkeypatch.setattr(TrainingWindows, "batch", slow)
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    monkeypatch.setattr(budget, "matmul_speed", lambda device, precision: 1e11)  # which would wait for ever
+    timed = {"minutes": 1, "train_tokens": None, "num_heads": None, "d_model": None, "batch_size": None, "eval_interval": None}
+    before_step(40, lambda: os.kill(os.getpid(), signal.SIGINT))
+    train_here(**timed)
+    stopped = load_state(tmp_path / "models" / "owl")
+    assert stopped["is_settled"] and 40 <= stopped["step"] < stopped["num_steps"]
+    assert 40 < stopped["num_steps"] * 0.25 < 60  # the rest is for evaluations, which take no time here
+    said = capsys.readouterr().out
+    assert "as minutes = 1 allows" in said and f"{stopped['num_steps']:,} steps of " in said
+    now[0] = 0.0
+    train_here(**timed)
+    ended = load_state(tmp_path / "models" / "owl")
+    assert ended["step"] == ended["num_steps"] == stopped["num_steps"] and ended["config"] == stopped["config"]
+    assert ended["config"]["d_model"] is not None and ended["config"]["blocks"] == SHAPE["blocks"]

@@ -90,8 +90,9 @@ def test_a_damaged_training_state_is_refused(owl, train_refused):
 
 def test_a_model_with_another_tokenizer_is_no_start(owl, train_refused, run_here, text_file, tmp_path, tokens_dir):
     run_here("tokenize_data.py", f"--data_files={text_file}", "--vocab_size=390", "--tokens_dir=others")
-    message = train_refused(init_from="models/owl", model_name="wiser", tokens_dir="others")
-    assert "another tokenizer" in message and "tokenize_data.py --init_from=models/owl" in message
+    for setting in ("init_from", "teacher"):
+        message = train_refused(**{setting: "models/owl"}, model_name="wiser", tokens_dir="others")
+        assert "another tokenizer" in message and "tokenize_data.py --init_from=models/owl" in message
     assert not (tmp_path / "models" / "wiser").exists()
     run_here("tokenize_data.py", f"--data_files={text_file}", "--init_from=models/owl", "--tokens_dir=others")
     assert (tmp_path / "others" / "tokenizer.json").read_bytes() == (tokens_dir / "tokenizer.json").read_bytes()
@@ -99,6 +100,7 @@ def test_a_model_with_another_tokenizer_is_no_start(owl, train_refused, run_here
 
 def test_a_model_that_is_not_there_is_no_start(train_refused, refusal, text_file):
     assert "missing" in train_refused(init_from="models/missing")
+    assert "missing" in train_refused(teacher="models/missing")
     assert "missing" in refusal("tokenize_data.py", f"--data_files={text_file}", "--init_from=models/missing", "--tokens_dir=t")
 
 

@@ -25,15 +25,21 @@ def test_the_learning_rate_rises_in_the_warm_up_and_then_falls_to_zero_in_a_line
 
 
 def test_without_warm_up_the_first_step_is_at_the_peak(make_config):
-    assert learning_rate_at(0, 10, make_config(learning_rate=0.4, warmup=0.0)) == 0.4
-    assert learning_rate_at(0, 1, make_config(learning_rate=0.4, warmup=0.0)) == 0.4
+    config = make_config(learning_rate=0.4, warmup=0.0)
+    assert learning_rate_at(0, 1000, config) == 0.4 and learning_rate_at(0, 1, config) == pytest.approx(4)
+
+
+def test_longer_runs_take_smaller_steps(make_config):
+    config = make_config(learning_rate=0.4, warmup=0.1)
+    for num_steps, expected in ((1000, 1), (8000, 0.5), (125, 2)):
+        assert learning_rate_at(num_steps // 2, num_steps, config) == pytest.approx(0.4 * expected * 5 / 9, rel=1e-2)
 
 
 @pytest.mark.parametrize("warmup", [0.0, 0.02, 0.5, 0.99])
 def test_no_step_is_without_learning(make_config, warmup):
     config = make_config(learning_rate=1.0, warmup=warmup)
     for num_steps in (1, 2, 7, 100):
-        assert all(0 < learning_rate_at(step, num_steps, config) <= 1 for step in range(num_steps))
+        assert all(0 < learning_rate_at(step, num_steps, config) <= 10 for step in range(num_steps))
 
 
 def is_decayed(name: str, optimizer: str) -> bool:
@@ -120,20 +126,22 @@ def test_muon_turns_the_blocks_matrices_towards_orthogonal_ones_by_the_learning_
     assert muon_parameters == {id(parameter) for parameter in model.blocks.parameters() if parameter.ndim == 2}
 
 
-def test_muon_follows_nesterovs_momentum_on_a_ball(make_config):
+def test_muon_follows_nesterovs_momentum_on_a_ball_with_all_rows_alike(make_config):
     model = tiny_model(50)
     parameter = model.blocks[1].ffn.up_proj.weight
     gradients = torch.randn(3, *parameter.shape, generator=torch.Generator().manual_seed(0))
     _, muon = make_optimizers(model, make_config(optimizer="muon", learning_rate=0.3))
     expected, momentum = parameter.detach().clone(), torch.zeros_like(parameter)
-    radius = expected.norm()
+    radius, row_squares = expected.norm(), torch.zeros(len(parameter), 1)
     for gradient in gradients:
         for each in model.parameters():
             each.grad = torch.zeros_like(each)
         parameter.grad = gradient.clone()
         muon.step()
-        momentum = 0.95 * momentum + 0.05 * gradient
-        [update] = orthogonalize((0.95 * momentum + 0.05 * gradient)[None], torch.float32)
+        momentum = 0.9 * momentum + 0.1 * gradient
+        [update] = orthogonalize((0.9 * momentum + 0.1 * gradient)[None], torch.float32)
+        row_squares = 0.95 * row_squares + 0.05 * update.square().mean(1, keepdim=True)
+        update = update / row_squares.sqrt()
         expected = expected - 0.3 * radius * update / update.norm()
         expected = expected / expected.norm() * radius
         torch.testing.assert_close(parameter.detach(), expected)

@@ -18,6 +18,7 @@ from alilama.training.resume import Run, load_state, save_state
 STATE = {
     "step": 3,
     "num_steps": 9,
+    "is_settled": True,
     "tokenizer_sha256": "0",
     "best_loss": 1.5,
     "config": {"a": 1, "b": None, "c": "text"},

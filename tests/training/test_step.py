@@ -120,6 +120,7 @@ def test_a_step_that_goes_on_keeps_the_settings_of_its_own_optimizers(make_train
         ("AdamW", {"step": torch.zeros(2)}),
         ("Muon", None),
         ("Muon", {"momentum": torch.zeros(3)}),
+        ("Muon", {"row_squares": torch.zeros(3)}),
         ("Muon", {"more": torch.zeros(3)}),
     ],
 )

@@ -4,6 +4,7 @@ import math
 import os
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -109,7 +110,9 @@ def test_the_estimate_counts_weights_gradients_and_what_the_optimizer_keeps(make
     states = [state for each in trainer.step.optimizers for state in each.state.values()]
     numbers = 2 * trainer.model.num_parameters() + sum(v.numel() for state in states for v in state.values() if v.ndim > 0)
     of_the_embedding = 8 * trainer.model.wte.weight.numel()  # its gradient while it is summed
-    assert estimate_bytes(trainer.model, trainer.config, torch.float32, windows=0) == 4 * numbers + of_the_embedding
+    estimate = partial(estimate_bytes, trainer.model, trainer.config, torch.float32, windows=0)
+    assert estimate() == 4 * numbers + of_the_embedding
+    assert estimate(teacher=trainer.model) == estimate() + 4 * trainer.model.num_parameters()
 
 
 # ---- precision and compilation ----
@@ -263,6 +266,7 @@ def test_compiled_gradients_on_several_threads_are_the_same_each_time(make_train
 
 SHARES = """
 import sys
+from functools import partial
 from pathlib import Path
 import torch
 from alilama.common.config import Config, read_settings
