@@ -418,8 +418,8 @@ class Tokenizer:
 
 
 def usual_vocab_size(text_bytes: int) -> int:
-    """Returns the power of two near the root of the size of a text: tokens that are rarer teach a model little."""
-    return min(max(1 << round(math.log2(max(1, text_bytes)) / 2), LEAST_VOCAB_SIZE), MOST_VOCAB_SIZE)
+    """Returns the power of two near 1.5 times the root of the size of a text: tokens that are rarer teach a model little."""
+    return min(max(1 << round(math.log2(1.5 * max(1, text_bytes) ** 0.5)), LEAST_VOCAB_SIZE), MOST_VOCAB_SIZE)
 
 
 def check_special_tokens(tokens: Sequence[str]):

@@ -19,6 +19,7 @@ from alilama.training.trainer import WARM_UP_STEPS, mean_over_processes
 
 SECONDS_OF_MEASURING = 0.5
 SHARE_OF_TIMED_STEPS = 1 / 20
+STARTING_SECONDS = 15  # for compiling
 CLOSING_SECONDS = 3  # for the last picture and story, and for what cannot be foreseen
 EVALUATION_SHARE = 1 / 20  # of the time
 TOKENS_OF_A_STORY = 100_000  # that could be read while the story, picture and checkpoint of an evaluation are made
@@ -33,7 +34,8 @@ SIZE_POWER, TOKENS_POWER, REPEATS_WORTH, NUMBERS_PER_TOKEN = 0.363, 0.495, 15, 1
 TRAINING_SHARE = 0.35  # of the speed of plain products of matrices
 STEPS = 1500  # of a run, as long as the batches are neither small nor large
 LEAST_BATCH, MOST_BATCH, CONTEXT = 8, 256, 128
-MANY_EPOCHS, MOST_DROPOUT = 8, 0.1
+LEAST_WINDOWS = 16  # of a text
+DROPOUT_BY_EPOCHS = ((20, 0.2), (8, 0.1), (0, 0.0))  # from so many epochs on
 
 
 def settle(config: Config, meta: TokenMeta, device: str, precision: torch.dtype) -> tuple[Config, str]:
@@ -49,9 +51,10 @@ def settle(config: Config, meta: TokenMeta, device: str, precision: torch.dtype)
     if config.init_from is not None:
         config = config.with_choice(asdict(load_shape(config.init_from)))
     speed = mean_over_processes(matmul_speed(device, precision), device)
-    config = config.with_choice(choose(60 * config.minutes * speed, meta.tokens["train"], meta.vocab_size))
+    flops = speed * max(1, 60 * config.minutes - STARTING_SECONDS)
+    config = config.with_choice(choose(flops, meta.tokens["train"], meta.vocab_size))
     shape = Shape(config.d_model, config.blocks)
-    tokens = shape.tokens_in(60 * config.minutes * speed, meta.vocab_size)
+    tokens = shape.tokens_in(flops, meta.vocab_size)
     eval_tokens = min(config.eval_tokens or meta.tokens["val"], int(tokens * EVALUATED_SHARE) + 2)
     return replace(config, eval_tokens=eval_tokens), (
         f"minutes = {config.minutes:g}: d_model = {shape.d_model}, blocks = {shape.blocks}, batches of {config.batch_size} x "
@@ -116,9 +119,9 @@ def choose(flops: float, text_tokens: int, vocab_size: int) -> dict[str, object]
     windows = 2 ** round(math.log2(max(1, tokens / STEPS / CONTEXT)))
     return {
         **shape._asdict(),
-        "max_seq_len": CONTEXT,
+        "max_seq_len": min(CONTEXT, max(1, text_tokens // LEAST_WINDOWS)),
         "batch_size": min(max(windows, LEAST_BATCH), MOST_BATCH),
-        "dropout": MOST_DROPOUT if tokens > MANY_EPOCHS * text_tokens else 0.0,
+        "dropout": next(dropout for epochs, dropout in DROPOUT_BY_EPOCHS if tokens >= epochs * text_tokens),
     }
 
 

@@ -25,7 +25,8 @@ from tokenizer_cases import (
 
 import alilama.data.text
 import alilama.data.tokenizer
-from alilama.data.tokenizer import Tokenizer
+from alilama.common.errors import UserError
+from alilama.data.tokenizer import Tokenizer, usual_vocab_size
 
 
 def test_most_frequent_pair_is_merged_first_and_ties_go_to_the_smaller_pair():
@@ -339,3 +340,18 @@ def test_merges_that_would_fill_the_memory_are_refused():
 def test_a_file_named_by_a_path_is_learned_from(tmp_path):
     (tmp_path / "a.txt").write_text("ab ab ab", encoding="utf-8")
     assert Tokenizer.train(tmp_path / "a.txt", 258).merges == [(97, 98)]
+
+
+@pytest.mark.parametrize(("megabytes", "vocab_size"), [(0, 512), (0.08, 512), (1, 2048), (14, 4096), (1000, 8192)])
+def test_a_vocabulary_that_is_not_given_follows_the_size_of_the_text(megabytes, vocab_size):
+    assert usual_vocab_size(int(megabytes * 1e6)) == vocab_size
+
+
+def test_where_the_text_gives_fewer_tokens_a_vocabulary_that_is_not_given_is_smaller(tmp_path):
+    (tmp_path / "text.txt").write_text("Once upon a time", encoding="utf-8")
+    tokenizer = Tokenizer.train(str(tmp_path / "text.txt"), None)
+    assert 257 < tokenizer.vocab_size < 280
+    with pytest.raises(UserError, match="more than this text can give"):
+        Tokenizer.train(str(tmp_path / "text.txt"), 512)
+    with pytest.raises(UserError, match="vocab_size 0 is too small"):
+        Tokenizer.train(str(tmp_path / "text.txt"), 0)

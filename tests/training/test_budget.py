@@ -111,6 +111,7 @@ def test_the_speed_of_the_machine_is_that_of_its_products():
 def test_any_machine_and_any_text_gets_a_choice(load, flops, text_tokens, vocab_size):
     choice = choose(flops, text_tokens, vocab_size)
     assert choice.keys() == CHOSEN
+    assert choice["max_seq_len"] == 128 if text_tokens >= 30_000 else choice["max_seq_len"] < text_tokens + 1
     load("--minutes=1").with_choice(choice)
 
 
