@@ -60,13 +60,17 @@ def bits_per_byte(model, ids: torch.Tensor, text_bytes: int, context: int) -> fl
     return nats / math.log(2) / text_bytes
 
 
+def shape_of(config: Config, tokenizer: Tokenizer) -> ModelConfig:
+    names = ("d_model", "blocks", "num_heads", "hidden_dim", "max_seq_len")
+    return ModelConfig(tokenizer.vocab_size, *(getattr(config, name) for name in names))
+
+
 def train_nanogpt(folder: str, config: Config, files: TokenFiles, tokenizer: Tokenizer, peak: float):
     """Trains nanoGPT's model and returns it with its bits per byte."""
     device, context = choose_device(), config.max_seq_len
     precision = choose_precision(device, config.precision)
     torch.manual_seed(1337)
-    shape = ModelConfig(tokenizer.vocab_size, config.d_model, config.blocks, config.num_heads, config.hidden_dim, context)
-    model = load_nanogpt(folder, shape).to(device)
+    model = load_nanogpt(folder, shape_of(config, tokenizer)).to(device)
     with contextlib.redirect_stdout(io.StringIO()):
         optimizer = model.configure_optimizers(0.1, peak, (0.9, 0.99), device)
     scaler = torch.amp.GradScaler(device, enabled=precision == torch.float16)
@@ -86,8 +90,7 @@ def train_ours(config: Config, files: TokenFiles, tokenizer: Tokenizer) -> float
     device, context = choose_device(), config.max_seq_len
     precision = choose_precision(device, config.precision)
     torch.manual_seed(config.seed)
-    shape = ModelConfig(tokenizer.vocab_size, config.d_model, config.blocks, config.num_heads, config.hidden_dim, context)
-    model = Model(shape).to(device).train()
+    model = Model(shape_of(config, tokenizer)).to(device).train()
     trainer = Trainer(model, make_optimizers(model, config, precision), config, precision, on_message=print)
     batches = TrainingWindows(files, context, config.batch_size, config.seed)
     steps = round(config.train_tokens / (config.batch_size * context))

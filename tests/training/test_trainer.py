@@ -266,7 +266,6 @@ def test_compiled_gradients_on_several_threads_are_the_same_each_time(make_train
 
 SHARES = """
 import sys
-from functools import partial
 from pathlib import Path
 import torch
 from alilama.common.config import Config, read_settings
