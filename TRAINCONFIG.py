@@ -21,12 +21,12 @@ dropout = None  # share of activations dropped in training; more keeps a small t
 # ---- training ----
 epochs = None  # how many times the training text is read; more learns more, until the model memorizes the text; None is 2.5
 train_tokens = None  # train on this many tokens instead of epochs, e.g. 22e6
-batch_size = None  # windows of max_seq_len tokens in a step; more make fewer, steadier steps; None is 64
+batch_size = None  # windows of max_seq_len tokens in a step; more make fewer, steadier steps; None is 32
 learning_rate = 0.045  # at its peak in 1,000 steps, at any width; more learns faster until it diverges; adamw wants about 5e-3
 warmup = 0.02  # share of the steps in which the learning rate rises, before it falls linearly to zero; more starts gentler
-weight_decay = 0.1  # pulls the embedding (adamw: all matrices) towards zero; more keeps from memorizing, and fits less
+weight_decay = 0.03  # pulls the embedding (adamw: all matrices) towards zero; more keeps from memorizing, and fits less
 beta1 = 0.8  # memory of the mean gradient in AdamW; more is smoother and reacts later
-beta2 = 0.99  # memory of the squared gradient in AdamW; more makes step sizes steadier and reacts later
+beta2 = 0.998  # memory of the squared gradient in AdamW; more makes step sizes steadier and reacts later
 grad_clip = 1.0  # gradients longer than this are shortened to it; more lets rare large ones through
 optimizer = "muon"  # adamw, or muon: Muon on the blocks' matrices and AdamW on the rest, which learns more from each token
 precision = "auto"  # bf16, fp16 or fp32; auto takes what the hardware is fastest in: bf16, else fp16 on CUDA GPUs, else fp32

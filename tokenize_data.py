@@ -19,6 +19,7 @@ from alilama.data.tokens import load_meta, write_token_files
 ROOT = Path(__file__).parent
 DEMO_FILE = Path("data/demo/stories.txt")
 DEMO_MEGABYTES = 8
+LITTLE_TEXT = 1_000_000  # bytes
 
 
 def main(argv: list[str]):
@@ -89,6 +90,11 @@ def make_token_files(config: Config):
             f"  {split + '.npy':10} {meta.tokens[split]:>12,} tokens, "
             f"{meta.bytes[split] / meta.tokens[split]:.2f} bytes each, from {origin}"
         )
+    if config.init_from is None and meta.bytes["train"] < LITTLE_TEXT:
+        print(
+            f"That is little text: a model will know its words, and soon repeat it. More text helps most, {LITTLE_TEXT / 1e6:g} MB "
+            "or more. For English stories begin with what another model knows: --init_from=models/alilama_2M, here and for train.py."
+        )
     options = [
         f" --{name}={shlex.quote(value)}"
         for name, value, usual in (("tokens_dir", config.tokens_dir, "data/tokens"), ("init_from", config.init_from, None))
@@ -97,7 +103,7 @@ def make_token_files(config: Config):
     options += [" --model_name=NAME"] if config.model_dir.exists() else []  # it is a run on other tokens, or a finished one
     print(
         f"The tokenizer ({tokenizer.vocab_size:,} tokens) and the token files are in {config.tokens_dir}. "
-        f"Next: python train.py{''.join(options)}"
+        f"Next: python train.py --minutes=5{''.join(options)}"
     )
 
 

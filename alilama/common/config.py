@@ -20,7 +20,7 @@ CHOICES = {  # what a setting may be; a model folder is held to it too, for sett
     "log_to": (None, "tensorboard", "wandb"),
 }
 # What stands for None where no `minutes` are given, in which training/budget.py chooses.
-USUAL = {"d_model": 64, "blocks": 4, "max_seq_len": 128, "dropout": 0.0, "epochs": 2.5, "batch_size": 64}
+USUAL = {"d_model": 64, "blocks": 4, "max_seq_len": 128, "dropout": 0.0, "epochs": 2.5, "batch_size": 32}
 USUAL_HEADS, WIDEST_HEAD = 8, 64
 
 

@@ -108,7 +108,7 @@ def main():
     parser.add_argument("--nanogpt", metavar="FOLDER", help="folder with nanoGPT's model.py: trains that instead of ours")
     parser.add_argument("--shapes", default="64x4x8", help="d_model x blocks x heads [64x4x8]")
     parser.add_argument("--contexts", type=numbers, default="128", help="tokens of a window [128]")
-    parser.add_argument("--batches", type=numbers, default="8192", help="tokens of a step [8192]")
+    parser.add_argument("--batches", type=numbers, default="4096", help="tokens of a step [4096]")
     parser.add_argument("--train_tokens", type=float, default=2e6, help="tokens it is trained on [2e6]")
     parser.add_argument("--factors", type=numbers, default="0.25,0.5,1,2,4", help="times our learning rate [0.25,0.5,1,2,4]")
     parser.add_argument("--seeds", type=numbers, default="1", help="the table shows the mean over these [1]")

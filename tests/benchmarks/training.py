@@ -114,6 +114,16 @@ def print_peak_memory(train_step, device: str):
     print(torch.cuda.max_memory_allocated() if device == "cuda" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
 
+def random_windows(name: str, context: int, batch_size: int) -> tuple[ModelConfig, TrainingWindows]:
+    """Returns the shape of that name with batches of random tokens."""
+    d_model, blocks, num_heads, vocab_size = SHAPES[name]
+    shape = ModelConfig(vocab_size, d_model, blocks, num_heads, 4 * d_model, context)
+    ids = np.random.default_rng(0).integers(vocab_size, size=2 * batch_size * context + 1, dtype=np.uint16)
+    meta = TokenMeta(vocab_size, "", {"train": 1}, {"train": len(ids)}, {"train": 0}, {"train": []})
+    files = TokenFiles(meta, ids, ids, np.zeros(1, np.int64), np.array([0, 1]))
+    return shape, TrainingWindows(files, context, batch_size, seed=0)
+
+
 def make_alilama(shape: ModelConfig, batch_size: int, precision: torch.dtype, device: str, batches: TrainingWindows):
     values = read_settings(ROOT / "TRAINCONFIG.py")[0]
     config = Config(
@@ -200,15 +210,9 @@ def compare_steps(arguments: argparse.Namespace, device: str, precision: torch.d
         f"{'shape':>6} {'context':>8} {'who':>18} {'tokens/s':>10} {'ours is':>8} {'GFLOP/s':>10} {'of peak':>8} {'memory':>9}"
     )
     for name in arguments.shapes.split(","):
-        d_model, blocks, num_heads, vocab_size = SHAPES[name]
         for context in map(int, arguments.contexts.split(",")):
-            shape = ModelConfig(vocab_size, d_model, blocks, num_heads, 4 * d_model, context)
             batch_size = max(1, arguments.tokens // context)
-            ids = np.random.default_rng(0).integers(vocab_size, size=2 * batch_size * context + 1, dtype=np.uint16)
-            meta = TokenMeta(vocab_size, "", {"train": 1}, {"train": len(ids)}, {"train": 0}, {"train": []})
-            batches = TrainingWindows(
-                TokenFiles(meta, ids, ids, np.zeros(1, np.int64), np.array([0, 1])), context, batch_size, seed=0
-            )
+            shape, batches = random_windows(name, context, batch_size)
             makers = {"Alilama": make_alilama}
             if arguments.nanogpt:
                 makers["nanoGPT eager"] = partial(make_nanogpt, arguments.nanogpt, False)
@@ -226,7 +230,7 @@ def compare_steps(arguments: argparse.Namespace, device: str, precision: torch.d
                 for who, train_step in steps.items():
                     seconds[who].append(seconds_of(train_step, 5 + turn * arguments.steps, arguments.steps))
             parameters = Model(shape).num_parameters()
-            flops = batch_size * context * (6 * parameters + 6 * blocks * context * d_model)
+            flops = batch_size * context * (6 * parameters + 6 * shape.blocks * context * shape.d_model)
             ours = statistics.median(seconds["Alilama"])
             for who in makers:
                 s = statistics.median(seconds[who])

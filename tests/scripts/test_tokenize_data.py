@@ -33,7 +33,7 @@ def test_a_small_file_is_one_document_of_some_kilobytes_whose_end_is_held_out(ru
     write_text(tmp_path, "texts/book.txt", "A line of a book.\n" * 100)
     write_text(tmp_path, "texts/empty.txt", "")
     run_here("tokenize_data.py", "--data_files=texts", "--vocab_size=260", "--tokens_dir=tokens")
-    summary, train, val = capsys.readouterr().out.splitlines()[-4:-1]
+    summary, train, val = capsys.readouterr().out.splitlines()[-5:-2]
     assert summary.startswith("1.80kB in 1 file, in ")
     assert train.endswith(" from 1 document") and val.endswith(" from the end of 1 file")
 
@@ -41,10 +41,20 @@ def test_a_small_file_is_one_document_of_some_kilobytes_whose_end_is_held_out(ru
 def test_the_next_command_names_another_model_where_the_configured_one_exists(run_here, text_file, tmp_path, capsys):
     command = ["tokenize_data.py", f"--data_files={text_file}", "--vocab_size=300", "--tokens_dir=t"]
     run_here(*command)
-    assert capsys.readouterr().out.endswith("Next: python train.py --tokens_dir=t\n")
+    assert capsys.readouterr().out.endswith("Next: python train.py --minutes=5 --tokens_dir=t\n")
     (tmp_path / "models" / "stories").mkdir(parents=True)
     run_here(*command)
-    assert capsys.readouterr().out.endswith("Next: python train.py --tokens_dir=t --model_name=NAME\n")
+    assert capsys.readouterr().out.endswith("Next: python train.py --minutes=5 --tokens_dir=t --model_name=NAME\n")
+
+
+@pytest.mark.parametrize(("megabytes", "options", "is_little"), [(0.9, [], True), (1.1, [], False), (0.9, ["--init_from=m"], False)])
+def test_little_text_is_said_to_be_little(megabytes, options, is_little, run_here, tokenizer, text, tmp_path, capsys):
+    write_text(tmp_path, "story.txt", text)
+    write_text(tmp_path, "text.txt", (text * 20)[: round(megabytes * 1e6)])
+    (tmp_path / "m").mkdir()
+    tokenizer.save(tmp_path / "m" / "tokenizer.json")
+    run_here("tokenize_data.py", "--data_files=text.txt", "--val_files=story.txt", "--vocab_size=300", "--tokens_dir=t", *options)
+    assert ("That is little text" in capsys.readouterr().out) == is_little
 
 
 def test_files_that_hold_nul_bytes_are_named_and_kept(run_here, tmp_path, capsys):

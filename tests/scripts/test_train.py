@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT
+from helpers import ROOT, write_text
 from runs import SEED, SHAPE, STEPS, STOPS, B, T, arguments, read_log
 
 from alilama.data.batches import TrainingWindows
@@ -226,7 +226,7 @@ def test_several_processes_learn_what_one_does_and_stop_and_go_on_together(train
     outputs = []
     for script in (["stops.py", "SIGTERM", "7"], [ROOT / "train.py"]):
         result = subprocess.run(
-            [*command, *script, *settings], cwd=tmp_path, env=environment, capture_output=True, timeout=200, encoding="utf-8"
+            [*command, *script, *settings], cwd=tmp_path, env=environment, capture_output=True, timeout=900, encoding="utf-8"
         )
         assert result.returncode == 0, result.stderr
         outputs.append(result.stdout)
@@ -237,6 +237,16 @@ def test_several_processes_learn_what_one_does_and_stop_and_go_on_together(train
     for name in ("train_loss", "val_loss"):
         found, expected = ([float(row[name]) for row in rows if row[name]] for rows in (together, alone))
         assert found == pytest.approx(expected, abs=1e-3) and len(found) in (4, 12)
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, "100"), ("7", "7")])
+def test_threads_that_wait_sleep_soon_unless_told_otherwise(given, expected, tmp_path):
+    """libgomp reads the environment once, when torch is imported."""
+    write_text(tmp_path, "torch.py", "import os\nraise SystemExit('spins ' + os.environ['GOMP_SPINCOUNT'])\n")
+    environment = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"} | {"PYTHONPATH": str(tmp_path)}
+    environment |= {} if given is None else {"GOMP_SPINCOUNT": given}
+    result = subprocess.run([sys.executable, ROOT / "train.py"], env=environment, capture_output=True, encoding="utf-8")
+    assert result.stderr.strip() == f"spins {expected}"
 
 
 def test_a_batch_that_processes_cannot_share_is_refused(train_refused, monkeypatch):
