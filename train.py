@@ -12,7 +12,7 @@ import time
 from dataclasses import fields
 from pathlib import Path
 
-# Threads that have nothing to do sleep soon. Spinning for each other, two of them are half as fast as one beside another program.
+# Threads that wait sleep soon: while they spin, two of them are half as fast as one beside another program that is busy.
 os.environ.setdefault("GOMP_SPINCOUNT", "100")  # read when torch is imported
 import torch
 from tqdm import tqdm

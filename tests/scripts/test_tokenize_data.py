@@ -47,13 +47,17 @@ def test_the_next_command_names_another_model_where_the_configured_one_exists(ru
     assert capsys.readouterr().out.endswith("Next: python train.py --minutes=5 --tokens_dir=t --model_name=NAME\n")
 
 
-@pytest.mark.parametrize(("megabytes", "options", "is_little"), [(0.9, [], True), (1.1, [], False), (0.9, ["--init_from=m"], False)])
+@pytest.mark.parametrize(
+    ("megabytes", "options", "is_little"), [(0.9, [], True), (1.1, [], False), (0.9, ["--init_from=m"], False)]
+)
 def test_little_text_is_said_to_be_little(megabytes, options, is_little, run_here, tokenizer, text, tmp_path, capsys):
     write_text(tmp_path, "story.txt", text)
     write_text(tmp_path, "text.txt", (text * 20)[: round(megabytes * 1e6)])
     (tmp_path / "m").mkdir()
     tokenizer.save(tmp_path / "m" / "tokenizer.json")
-    run_here("tokenize_data.py", "--data_files=text.txt", "--val_files=story.txt", "--vocab_size=300", "--tokens_dir=t", *options)
+    run_here(
+        "tokenize_data.py", "--data_files=text.txt", "--val_files=story.txt", "--vocab_size=300", "--tokens_dir=t", *options
+    )
     assert ("That is little text" in capsys.readouterr().out) == is_little
 
 
