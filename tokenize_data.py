@@ -92,7 +92,7 @@ def make_token_files(config: Config):
         )
     if config.init_from is None and meta.bytes["train"] < LITTLE_TEXT:
         print(
-            f"That is little text: a model will learn its words and then repeat it. {LITTLE_TEXT / 1e6:g} MB or more is better; "
+            f"That is little text: a model will learn its words and repeat it. {LITTLE_TEXT / 1e6:g} MB or more is better; "
             "for English stories begin with what another model knows: --init_from=models/alilama_2M, here and for train.py."
         )
     options = [
