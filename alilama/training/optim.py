@@ -103,32 +103,30 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self):
-        same_shape = defaultdict(list)  # of matrices: (matrix, direction, row_squares, group)
+        """Updates all matrices of one shape by the same few operations, however many there are: launches are what a GPU waits for."""
+        same_shape = defaultdict(list)  # of matrices: (matrix, gradient, momentum, row_squares, lr)
         for group in self.param_groups:
             for parameter in group["params"]:
                 state = self.state[parameter]
                 if not state:
                     state["momentum"] = torch.zeros_like(parameter)
                     state["row_squares"] = torch.zeros_like(parameter[:, :1])
-                momentum = state["momentum"].lerp_(parameter.grad, (1 - MOMENTUM) * (1 - self.found_inf))
-                direction = parameter.grad.lerp(momentum, MOMENTUM)  # Nesterov's
-                parts = [each.chunk(group["parts"]) for each in (parameter, direction, state["row_squares"])]
-                for matrix, its_direction, its_squares in zip(*parts, strict=True):
-                    same_shape[matrix.shape].append((matrix, its_direction, its_squares, group))
+                tensors = (parameter, parameter.grad, state["momentum"], state["row_squares"])
+                for parts in zip(*(tensor.chunk(group["parts"]) for tensor in tensors), strict=True):
+                    same_shape[parts[0].shape].append((*parts, group["lr"]))
+        is_good = 1 - self.found_inf
         for group_of_shape in same_shape.values():
-            matrices, directions, row_squares, groups = zip(*group_of_shape, strict=True)
-            angles = torch.stack([group["lr"] for group in groups])[:, None, None] * (1 - self.found_inf)
-            updates = orthogonalize(torch.stack(directions), self.dtype)
-            squares = updates.square().mean(-1, keepdim=True)  # (N, rows, 1)
-            squares = torch.stack(row_squares).lerp_(squares, (1 - ROW_MEMORY) * (1 - self.found_inf))
+            kept = [list(tensors) for tensors in zip(*group_of_shape, strict=True)]
+            before, gradients, momentum, squares, angles = (torch.stack(tensors) for tensors in kept)  # (N, rows, columns) ...
+            momentum.lerp_(gradients, (1 - MOMENTUM) * is_good)
+            updates = orthogonalize(gradients.lerp_(momentum, MOMENTUM), self.dtype)  # Nesterov's
+            squares.lerp_(updates.square().mean(-1, keepdim=True), (1 - ROW_MEMORY) * is_good)  # (N, rows, 1)
             updates /= squares.sqrt() + TINY  # the squares begin at 0: how large they are as a whole is no matter here
-            before = torch.stack(matrices)  # (N, rows, columns)
             radii = norms(before)
-            after = before - updates * (angles * radii / (norms(updates) + TINY))
+            after = before - updates * (angles[:, None, None] * is_good * radii / (norms(updates) + TINY))
             after *= radii / (norms(after) + TINY)
-            for matrix, its_new, its_squares, new_squares in zip(matrices, after, row_squares, squares, strict=True):
-                matrix.copy_(its_new)
-                its_squares.copy_(new_squares)
+            for tensors, values in zip((kept[0], kept[2], kept[3]), (after, momentum, squares), strict=True):
+                torch._foreach_copy_(tensors, list(values))
 
 
 def norms(matrices: torch.Tensor) -> torch.Tensor:
