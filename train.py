@@ -24,8 +24,9 @@ from alilama.data.batches import TrainingWindows
 from alilama.data.tokenizer import Tokenizer
 from alilama.data.tokens import TokenFiles, load_token_files
 from alilama.model import kernels
+from alilama.model.device import choose_device
 from alilama.model.folder import is_mpt, load_model, save_description, save_weights
-from alilama.model.model import Model, ModelConfig, choose_device
+from alilama.model.model import Model, ModelConfig
 from alilama.training.budget import Pace, settle
 from alilama.training.log import Log, import_logger, is_memorizing, read_log
 from alilama.training.optim import learning_rate_at, make_optimizers

@@ -10,8 +10,8 @@ from alilama.common.config import MAX_SIZE
 from alilama.common.errors import ArgumentParser, UserError, one_line_errors
 from alilama.common.progress import progress
 from alilama.data.tokenizer import Tokenizer
+from alilama.model.device import choose_device
 from alilama.model.folder import PRETRAINED, find_pretrained, load_model
-from alilama.model.model import choose_device
 from alilama.training.scoring import count_bytes, encode_files, evaluate
 from alilama.views.pictures import plot_evaluation, save_figure
 from alilama.views.yardsticks import NGRAM_LENGTH, gzip_bits_per_byte, ngram_bits_per_byte, xz_bits_per_byte

@@ -5,8 +5,8 @@ from dataclasses import fields
 from typing import get_args
 
 from alilama.common.errors import ArgumentParser, one_line_errors
+from alilama.model.device import choose_device
 from alilama.model.folder import PRETRAINED, find_pretrained, load_model
-from alilama.model.model import choose_device
 from alilama.writing.sampling import Sampling
 from alilama.writing.streams import stream_texts
 

@@ -47,6 +47,8 @@ class Config:
     epochs: float | None
     train_tokens: int | None
     batch_size: int | None
+    micro_batch: int | None
+    recompute: bool
     learning_rate: float
     warmup: float
     weight_decay: float
@@ -81,6 +83,7 @@ class Config:
             "epochs",
             "train_tokens",
             "batch_size",
+            "micro_batch",
             "learning_rate",
             "grad_clip",
             "log_interval",

@@ -16,6 +16,7 @@ from alilama.model import kernels
 SLOPE_RULE = "alibi"  # the name of what alibi_slopes computes; a model folder says by which rule it was trained
 ALIBI_BIAS_MAX = 8  # of that rule, as MPT calls it: the flattest head of a power of two has the slope 2^-8
 MIN_FLEX_HEAD_DIM = 16  # FlexAttention refuses narrower heads
+MIN_FLEX_CAPABILITY = (8, 0)  # of a CUDA GPU; below it FlexAttention is not tested by its authors
 PROBED_POSITIONS = 300  # of the comparison with the CPU kernel: biases may differ only far from the query
 MAX_MASK_LENGTH = 256  # up to here the (H, T, T) bias is small, and FlexAttention's blocks of 128 would skip little
 
@@ -94,8 +95,16 @@ _blocks: dict[int, BlockMask] = {}  # by length: which blocks of a (T, T) matrix
 
 def prepare_blocks(T: int, device: torch.device):
     """Lets attention over T positions on a CUDA GPU be block_attention where it is compiled; to be called before that."""
-    if device.type == "cuda" and T > MAX_MASK_LENGTH:
+    is_supported = device.type == "cuda" and torch.cuda.get_device_capability(device) >= MIN_FLEX_CAPABILITY
+    if is_supported and T > MAX_MASK_LENGTH:
         _blocks[T] = create_block_mask(lambda b, h, i, j: i >= j, B=None, H=None, Q_LEN=T, KV_LEN=T, device=str(device))
+
+
+def forget_blocks() -> bool:
+    """Leaves block_attention out from now on. Returns whether it was in."""
+    were_prepared = bool(_blocks)
+    _blocks.clear()
+    return were_prepared
 
 
 def block_attention(qkv: torch.Tensor, slopes: torch.Tensor, block_mask: BlockMask) -> torch.Tensor:

@@ -10,6 +10,12 @@ MAX_ROWS_FP16 = 4096  # of a chunk: the sum of their gradients has to stay below
 CHUNK_LOGITS = {"cpu": 1 << 21, "cuda": 1 << 27, "mps": 1 << 25}
 
 
+def chunk_rows(vocab_size: int, dtype: torch.dtype, device_type: str) -> int:
+    """Returns for how many tokens logits are computed at once."""
+    rows = max(1, CHUNK_LOGITS[device_type] // vocab_size)
+    return min(rows, MAX_ROWS_FP16) if dtype == torch.float16 else rows
+
+
 class Taught(NamedTuple):
     """What a teacher expects instead of one target: the softmax of x @ weight.T, x (N, C') and weight (V, C')."""
 
@@ -55,8 +61,7 @@ class LinearCrossEntropy(torch.autograd.Function):
         device, (N, V) = x.device.type, (len(x), len(weight))
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
         rows, matrix = x.to(dtype), weight.to(dtype)
-        chunk = max(1, CHUNK_LOGITS[device] // V)
-        chunk = min(chunk, MAX_ROWS_FP16) if dtype == torch.float16 else chunk
+        chunk = chunk_rows(V, dtype, device)
         total, grad_rows, grad_weight = x.new_zeros((), dtype=torch.float32), [], torch.zeros_like(weight)
         classes = torch.arange(V, device=x.device)
         teacher = None if taught_x is None else (taught_x.to(dtype), taught_weight.to(dtype).T)

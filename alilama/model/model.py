@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from alilama.model.attention import SLOPE_RULE, alibi_slopes, check_kernel, choose_attention
 from alilama.model.loss import Taught, linear_cross_entropy
@@ -34,11 +35,6 @@ class ModelConfig:
     dropout: float = 0.0
 
 
-def choose_device() -> str:
-    """Returns the fastest device there is: cuda, mps (Apple) or cpu."""
-    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-
-
 class Model(nn.Module):
     """Token ids to logits. There is no position embedding: it runs at any length, whatever it was trained at."""
 
@@ -49,6 +45,7 @@ class Model(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
         self.norm_f = nn.LayerNorm(config.d_model, bias=False)
         self.dropout = nn.Dropout(config.dropout)
+        self.recomputes = False  # the activations of each block in the backward pass, for memory that does not hold them
         self.register_buffer("slopes", alibi_slopes(config.num_heads), persistent=False)
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
@@ -63,7 +60,10 @@ class Model(nn.Module):
             attends = [attend] * len(self.blocks)
         x = self.dropout(self.wte(ids))  # (B, T, C)
         for block, attend in zip(self.blocks, attends, strict=True):
-            x = block(x, attend)
+            if self.recomputes and torch.is_grad_enabled():
+                x = checkpoint(block, x, attend, use_reentrant=False)
+            else:
+                x = block(x, attend)
         return self.norm_f(x)
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:  # (B, T) int64 -> (B, T, V)

@@ -128,9 +128,9 @@ def choose(flops: float, text_tokens: int, vocab_size: int) -> dict[str, object]
 class Pace:
     """When a run evaluates, and how many steps it makes where it is given `minutes`, of which some passed since `started`.
 
-    Without an `eval_interval` evaluations take a twentieth of the time. Given minutes, the first steps are timed: whenever
-    they have become twice as many, the number of steps is estimated again, until the timed ones took a twentieth of the
-    minutes. Then it is settled.
+    Without an `eval_interval` evaluations take a twentieth of the time: at first as is to be expected, then by how long the
+    first took. Given minutes, the first steps are timed: whenever they have become twice as many, the number of steps is
+    estimated again, until the timed ones took a twentieth of the minutes. Then it is settled.
     """
 
     def __init__(self, run: Run, started: float, device: str, num_val_tokens: int):
@@ -139,27 +139,50 @@ class Pace:
         self.evaluation = FORWARD_SHARE * num_val_tokens / step_tokens  # in how many steps of training one could be made
         with_story = self.evaluation + FORWARD_SHARE * TOKENS_OF_A_STORY / step_tokens
         self.eval_interval = run.config.eval_interval or math.ceil(with_story / EVALUATION_SHARE)
-        self.timed_step = self.next_estimate = run.step + WARM_UP_STEPS
-        self.timed_at = 0.0
+        self.timed_step = run.step + WARM_UP_STEPS
+        self.next_estimate = self.timed_step + 1
+        self.timed_at = 0.0  # when that step was made, later by what evaluations took since
+        self.evaluated_at = None  # when the evaluation after the last step began
 
     def is_evaluated(self) -> bool:
         """Tells whether an evaluation follows on the step just made; is called after every step."""
-        if not self.run.is_settled and self.run.step == self.next_estimate:
+        run = self.run
+        if run.step == self.timed_step:
+            self.timed_at = self._now()
+        elif self.evaluated_at is not None:
+            self._count_evaluation()
+        if not run.is_settled and run.step == self.next_estimate:
             self._estimate()
-        return self.run.step % self.eval_interval == 0 or self.run.step == self.run.num_steps
+        is_evaluated = run.step % self.eval_interval == 0 or run.step == run.num_steps
+        if is_evaluated and run.step > self.timed_step:
+            self.evaluated_at = self._now()
+        return is_evaluated
+
+    def _now(self) -> float:
+        """Returns the time at which all processes have made the step."""
+        mean_over_processes(0, self.device)  # waits for the device
+        return time.perf_counter()
+
+    def _seconds_per_step(self, now: float, steps: int) -> float:
+        return mean_over_processes(now - self.timed_at, self.device) / steps
+
+    def _count_evaluation(self):
+        """Leaves an evaluation out of the time of the steps, and makes the interval longer where it took too long."""
+        seconds_per_step = self._seconds_per_step(self.evaluated_at, self.run.step - 1 - self.timed_step)
+        seconds = max(0.0, mean_over_processes(self._now() - self.evaluated_at, self.device) - seconds_per_step)
+        self.timed_at += seconds
+        self.evaluated_at, self.evaluation = None, seconds / seconds_per_step
+        if self.run.config.eval_interval is None:
+            while self.evaluation > EVALUATION_SHARE * self.eval_interval:
+                self.eval_interval *= 2
 
     def _estimate(self):
-        run, minutes = self.run, self.run.config.minutes
-        mean_over_processes(0, self.device)  # waits for the device
-        now = time.perf_counter()
-        if run.step == self.timed_step:
-            self.timed_at, self.next_estimate = now, run.step + 1
-            return
-        seconds = mean_over_processes(now - self.timed_at, self.device)
-        seconds_per_step = seconds / (run.step - self.timed_step)
+        run, minutes, now = self.run, self.run.config.minutes, self._now()
+        steps = run.step - self.timed_step
+        seconds_per_step = self._seconds_per_step(now, steps)
         evaluation = self.evaluation * seconds_per_step
         seconds_left = 60 * minutes - CLOSING_SECONDS - mean_over_processes(now - self.started, self.device) - evaluation
         steps_left = seconds_left / (seconds_per_step + evaluation / self.eval_interval)
         run.num_steps = run.step + max(0, int(steps_left))
-        run.is_settled = seconds >= SHARE_OF_TIMED_STEPS * 60 * minutes or run.num_steps == run.step
-        self.next_estimate += run.step - self.timed_step
+        run.is_settled = steps * seconds_per_step >= SHARE_OF_TIMED_STEPS * 60 * minutes or run.num_steps == run.step
+        self.next_estimate += steps

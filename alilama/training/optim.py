@@ -103,7 +103,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self):
-        """Updates all matrices of one shape by the same few operations, however many there are: launches are what a GPU waits for."""
+        """Updates all matrices of one shape by the same operations: small models wait for launches on a GPU."""
         same_shape = defaultdict(list)  # of matrices: (matrix, gradient, momentum, row_squares, lr)
         for group in self.param_groups:
             for parameter in group["params"]:

@@ -49,6 +49,8 @@ FREE_TO_CHANGE = {
     "sample_prompt",
     "log_to",
     "compile_model",
+    "micro_batch",
+    "recompute",
 }
 
 

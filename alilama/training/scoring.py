@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from alilama.common.errors import UserError
+from alilama.common.errors import UserError, is_out_of_memory
 from alilama.data.text import find_sources, read_blocks
 from alilama.data.tokenizer import Tokenizer
 from alilama.model.loss import linear_cross_entropy
@@ -58,16 +58,28 @@ def evaluate(
     """
     if not (num_bytes := count_bytes(tokenizer, ids[1:])):
         raise UserError(f"there is no text to score in {len(ids)} validation tokens; run tokenize_data.py again with more text")
-    was_training, device = model.training, model.wte.weight.device
+    was_training = model.training
     model.eval()
     nats = 0.0
     for inputs, targets, is_scored in windows(ids, context, model.config.vocab_size, stride):
-        targets = targets[is_scored].to(device)  # (N,)
-        hidden = model.hidden(inputs.to(device))[is_scored.to(device)]  # (N, C)
-        nats += linear_cross_entropy(hidden, model.wte.weight, targets).item() * len(targets)
-        on_batch(len(targets))
+        nats += sum_of_losses(model, inputs, targets, is_scored)
+        on_batch(int(is_scored.sum()))
     model.train(was_training)
     return Score(nats, len(ids) - 1, num_bytes)
+
+
+def sum_of_losses(model: Model, inputs: torch.Tensor, targets: torch.Tensor, is_scored: torch.Tensor) -> float:
+    """Returns the cross-entropies in nats of the targets, (B, T), that are scored; in halves where memory runs out."""
+    device = model.wte.weight.device
+    try:
+        scored = targets[is_scored].to(device)  # (N,)
+        hidden = model.hidden(inputs.to(device))[is_scored.to(device)]  # (N, C)
+        return linear_cross_entropy(hidden, model.wte.weight, scored).item() * len(scored)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error) or len(inputs) == 1:
+            raise
+    halves = zip(*(tensor.chunk(2) for tensor in (inputs, targets, is_scored)), strict=True)  # out here: the error holds memory
+    return sum(sum_of_losses(model, *half) for half in halves)
 
 
 def windows(

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 import torch.distributed as dist
 
-from alilama.model.model import choose_device
+from alilama.model.device import choose_device
 
 
 class StopRequest:

@@ -5,8 +5,8 @@ import ctypes
 import math
 import os
 import platform
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 
@@ -16,8 +16,9 @@ from torch import nn
 
 from alilama.common.config import Config
 from alilama.common.errors import UserError, first_line, is_out_of_memory
-from alilama.model.attention import prepare_blocks
-from alilama.model.loss import CHUNK_LOGITS
+from alilama.model.attention import forget_blocks, prepare_blocks
+from alilama.model.device import capture, free_bytes
+from alilama.model.loss import CHUNK_LOGITS, chunk_rows
 from alilama.model.model import Model, ResidualOutput
 from alilama.training.optim import OPTIMIZERS, set_learning_rate
 from alilama.training.step import Step
@@ -25,6 +26,8 @@ from alilama.training.step import Step
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # of glibc's malloc.h
 STEPS_BEFORE_GRAPH = 3  # so that everything is compiled and every buffer there before a step is captured
 WARM_UP_STEPS = STEPS_BEFORE_GRAPH + 1  # of a run, which take longer than the others
+FILLED_SHARE = 0.9  # of the free memory, by an estimate
+MAX_CHUNKS = 8  # of the loss of a micro-batch on a GPU: the compiler writes each of them out
 
 
 class Trainer:
@@ -32,8 +35,8 @@ class Trainer:
 
     Where memory is too small for a batch, it is cut into micro-batches whose gradients are added up; `on_message` is told
     so. Several processes each take their share of a batch and add up their gradients (data parallel); all must be given the
-    same batches. Where one process trains on a CUDA GPU and the model is compiled, a whole step becomes one CUDA graph,
-    since small models wait for launches, not for arithmetic.
+    same batches. On a CUDA GPU a step becomes two CUDA graphs, the gradients and the update, since small models wait for
+    launches, not for arithmetic.
     """
 
     def __init__(
@@ -57,57 +60,69 @@ class Trainer:
         if self.device.type == "cpu":
             keep_freed_memory()
             add_in_order()
-        self.uses_graph = self.device.type == "cuda" and world_size == 1 and config.compile_model
+        self.uses_graphs = self.device.type == "cuda"
+        if self.uses_graphs:
+            leave_default_stream()
+            # torch warns of what is meant for graphs in the steps before there is one.
+            warnings.filterwarnings("ignore", message=".*capturable=True")
         self.is_compiled = config.compile_model
         self.loss_of = model.loss if teacher is None else partial(model.loss, teacher=teacher)
-        self.step.loss_of = self._in_precision(torch.compile(self.loss_of) if config.compile_model else self.loss_of)
-        self.micro_batch = config.batch_size // world_size
-        self.steps_made, self.graph, self.static_windows = 0, None, None
+        self.step.loss_of = self._in_precision(self.loss_of)
+        most = config.batch_size // world_size
+        if config.micro_batch is None and self.device.type == "cuda":
+            most = fitting_windows(most, free_bytes(self.device), model, config, precision, teacher)
+        self.micro_batch = min(most, config.micro_batch or most)
+        model.recomputes = config.recompute
+        self.steps_made, self.graphs, self.static_windows = 0, [], None
 
     def prepare(self, windows: torch.Tensor):
         """Runs one discarded step on windows, (B, T + 1), so that errors of compiler and memory show before training."""
         windows = self._share(windows)
         prepare_blocks(self.config.max_seq_len, self.device)
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-            try:
-                with self._side_stream():
-                    self._compute_gradients(windows)
-            except Exception as error:  # a compiler may raise anything, and any of it means that it does not work here
-                if not self.is_compiled or isinstance(error, UserError):
-                    raise
-                self.on_message(
-                    f"Not compiled: {first_line(error)}. It works without, slower; --compile_model=False hides this."
-                )
-                self.is_compiled = self.uses_graph = False
-                self.step.loss_of = self._in_precision(self.loss_of)
-                self._compute_gradients(windows)
+            while True:
+                try:
+                    return self._compute_gradients(windows)
+                except Exception as error:  # a compiler may raise anything, and any of it means that it does not work here
+                    if not self.is_compiled or isinstance(error, UserError):
+                        raise
+                    reason = first_line(error)
+                self._compile_less(reason)
+
+    def _compile_less(self, reason: str):
+        """Does without FlexAttention, and where that was not it, without the compiler."""
+        if forget_blocks():
+            self.on_message(f"Attention without FlexAttention: {reason}. It works without, slower.")
+        else:
+            self.on_message(f"Not compiled: {reason}. It works without, slower; --compile_model=False hides this.")
+            self.is_compiled = False
+        self.step.loss_of = self._in_precision(self.loss_of)
 
     def __call__(self, windows: torch.Tensor, learning_rate: float):
         """Makes one step on windows, (B, T + 1) int64 on the CPU, of which this process takes its share."""
         set_learning_rate(self.step.optimizers, learning_rate)
         windows = self._share(windows)
-        if self.uses_graph and self.graph is None and self.steps_made == STEPS_BEFORE_GRAPH:
+        if self.uses_graphs and not self.graphs and self.steps_made == STEPS_BEFORE_GRAPH:
             self._capture(windows)
-        if self.graph is not None:
+        compute_gradients, update = self.graphs or (partial(self._compute_gradients, windows), self.step.update)
+        if self.graphs:
             self.static_windows.copy_(windows)
-            self.graph.replay()
-            return
-        with self._side_stream():
-            self._compute_gradients(windows)
-            if self.world_size > 1:
-                dist.all_reduce(self.step.buffer)
-                self.step.buffer.div_(self.world_size)
-            self.step.update()
+        compute_gradients()
+        if self.world_size > 1:
+            self._add_up_over_processes()
+        update()
         self.steps_made += 1
 
     # ---- precision, and the share of a process ----
 
     def _in_precision(self, loss_of: Callable) -> Callable:
-        """Returns a loss function whose matrices are multiplied in the precision of the run."""
+        """Returns a loss function, compiled where it is, whose matrices are multiplied in the precision of the run."""
+        if self.is_compiled:
+            loss_of = torch.compile(loss_of, dynamic=False)
 
         def loss(ids: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
             is_half = self.precision != torch.float32
-            with torch.autocast(self.device.type, self.precision, enabled=is_half, cache_enabled=not self.uses_graph):
+            with torch.autocast(self.device.type, self.precision, enabled=is_half, cache_enabled=not self.uses_graphs):
                 return loss_of(ids, targets)
 
         return loss
@@ -118,6 +133,14 @@ class Trainer:
         if self.device.type == "cuda":
             windows = windows.pin_memory()
         return windows.to(self.device, non_blocking=True)
+
+    def _add_up_over_processes(self):
+        """Takes the mean of all gradients; in half precision they travel in bf16, which is half as much between GPUs."""
+        gradients = self.step.gradients if self.precision == torch.float32 else self.step.gradients.bfloat16()
+        for tensor in (gradients, self.step.loss):
+            dist.all_reduce(tensor)
+        self.step.gradients.copy_(gradients)
+        self.step.buffer.div_(self.world_size)
 
     # ---- micro-batches ----
 
@@ -153,33 +176,18 @@ class Trainer:
 
     # ---- CUDA graphs ----
 
-    @contextmanager
-    def _side_stream(self) -> Iterator[None]:
-        """Runs the steps before a graph is captured on another stream than the current one, as capturing needs it."""
-        if not self.uses_graph:
-            yield
-            return
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            yield
-        torch.cuda.current_stream().wait_stream(stream)
-
     def _capture(self, windows: torch.Tensor):
-        """Captures a step as a CUDA graph, which runs nothing; where that does not work, says why."""
-        static_windows, graph = windows.clone(), torch.cuda.CUDAGraph()
+        """Captures a step as two CUDA graphs, which runs nothing; where that does not work, says why."""
+        static_windows = windows.clone()
         try:
-            with torch.cuda.graph(graph):
-                self._add_up_gradients(static_windows)
-                self.step.update()
+            self.graphs = capture(partial(self._add_up_gradients, static_windows), self.step.update)
+            self.static_windows = static_windows
         except RuntimeError as error:
             if is_out_of_memory(error):
                 self._halve_micro_batch(first_line(error))
             else:
                 self.on_message(f"Not captured as a CUDA graph: {first_line(error)}. It works without, slower.")
-                self.uses_graph = False
-            return
-        self.static_windows, self.graph = static_windows, graph
+                self.uses_graphs = False
 
 
 # ---- before the first step ----
@@ -194,6 +202,13 @@ def join_processes(device: str) -> tuple[int, int]:
     dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=timedelta(hours=1))  # one may draw and save
     atexit.register(dist.destroy_process_group)
     return dist.get_rank(), dist.get_world_size()
+
+
+def leave_default_stream():
+    """Makes another stream of the CUDA GPU the current one, for on the default one nothing can be captured as a graph."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    torch.cuda.set_stream(stream)
 
 
 def mean_over_processes(number: float, device: str) -> float:
@@ -221,8 +236,8 @@ def estimate_bytes(model: Model, config: Config, precision: torch.dtype, windows
 
     Weights, gradients and the optimizer state in float32; for each token what the backward pass needs: the residual
     stream in float32 (8 bytes a block for each number), and in `precision` the inputs of the matrices and their outputs,
-    but for those that are added to the residual stream; a chunk of logits and their gradients; the gradient of the
-    embedding while it is summed over chunks; and the weights of a teacher.
+    but for those that are added to the residual stream (with `recompute` of one block at a time, and the input of each); a
+    chunk of logits and their gradients; the gradient of the embedding while it is summed over chunks; a teacher's weights.
     """
     shape, size = model.config, precision.itemsize
     matrices = [module for module in model.blocks.modules() if isinstance(module, nn.Linear)]
@@ -232,10 +247,28 @@ def estimate_bytes(model: Model, config: Config, precision: torch.dtype, windows
     numbers = sum(matrix.in_features for matrix in matrices)
     numbers += sum(matrix.out_features for matrix in matrices if not isinstance(matrix, ResidualOutput))
     tokens = windows * config.max_seq_len
-    activations = tokens * (shape.blocks * 8 * shape.d_model + size * numbers + 8 * shape.d_model)
+    of_blocks = tokens * (shape.blocks * 8 * shape.d_model + size * numbers)
+    if config.recompute:
+        of_blocks = tokens * shape.blocks * 4 * shape.d_model + of_blocks / shape.blocks
+    activations = of_blocks + tokens * 8 * shape.d_model
     logits = min(tokens * shape.vocab_size, CHUNK_LOGITS[model.wte.weight.device.type]) * (8 + size)
     teachers = 0 if teacher is None else 4 * teacher.num_parameters()
-    return weights + activations + logits + 8 * model.wte.weight.numel() + teachers
+    return round(weights + activations + logits + 8 * model.wte.weight.numel() + teachers)
+
+
+def fitting_windows(
+    most: int, free: int, model: Model, config: Config, precision: torch.dtype, teacher: Model | None = None
+) -> int:
+    """Returns how many windows, at most `most`, are computed at once where so many bytes are free, by the estimate.
+
+    Choosing before anything is compiled spares the compiler the sizes that would not fit.
+    """
+    context, rows = config.max_seq_len, chunk_rows(model.config.vocab_size, precision, model.wte.weight.device.type)
+    budget = FILLED_SHARE * free + 8 * model.num_parameters()  # weights and gradients are there already
+    windows = min(most, max(1, MAX_CHUNKS * rows // context))
+    while windows > 1 and estimate_bytes(model, config, precision, windows, teacher) > budget:
+        windows = math.ceil(windows / 2)
+    return math.ceil(most / math.ceil(most / windows))  # parts of nearly the same size
 
 
 def keep_freed_memory():

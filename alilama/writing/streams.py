@@ -5,12 +5,12 @@ import operator
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from pathlib import Path
 
 import torch
 
 from alilama.common.errors import UserError, first_line, is_out_of_memory
 from alilama.data.tokenizer import Tokenizer
+from alilama.model.device import capture, free_bytes
 from alilama.model.model import Model
 from alilama.writing.decoding import KernelDecoder, TorchDecoder, cache_bytes, choose_decoder
 from alilama.writing.sampling import Sampler, Sampling
@@ -122,16 +122,6 @@ def check_length(model: Model, prompts: list[list[int]], max_new_tokens: int, co
         )
 
 
-def free_bytes(device: torch.device) -> int | None:
-    """Returns the free memory of a device, None where it is not known."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    meminfo = Path("/proc/meminfo")
-    if device.type == "cpu" and meminfo.exists():  # Linux
-        return next(int(line.split()[1]) * 1024 for line in meminfo.read_text().splitlines() if line.startswith("MemAvailable"))
-    return None
-
-
 def next_ids(
     decoder: KernelDecoder | TorchDecoder, sampler: Sampler, prompts: list[list[int]], stop_id: int | None
 ) -> Iterator[list[int]]:
@@ -173,22 +163,20 @@ def next_ids_by_graph(decoder: TorchDecoder, sampler: Sampler, prompts: list[lis
             step()  # once by hand: what is made at the first use must not be made within a graph
         else:
             if launch is None or moved:
-                launch = capture(step, decoder.device)
+                launch = launched_at_once(step)
             launch()
         decoder.num_read += 1
         arrived.synchronize()
         yield on_host.tolist()
 
 
-def capture(step: Callable[[], None], device: torch.device) -> Callable[[], None]:
+def launched_at_once(step: Callable[[], None]) -> Callable[[], None]:
     """Returns what launches a step as one CUDA graph, or the step itself, which is slower, where it cannot be captured."""
-    graph = torch.cuda.CUDAGraph()
     try:
-        with torch.cuda.graph(graph, stream=torch.cuda.Stream(device)):
-            step()
+        (launch,) = capture(step)
     except RuntimeError as error:
         if is_out_of_memory(error):
             raise
         warnings.warn(f"Not captured as a CUDA graph, so text is written more slowly: {first_line(error)}", stacklevel=2)
         return step  # nothing of it was computed while it was captured
-    return graph.replay
+    return launch

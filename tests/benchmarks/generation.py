@@ -20,8 +20,9 @@ import torch
 from training import SHAPES, load_nanogpt, synchronize
 
 from alilama.data.tokenizer import Tokenizer
+from alilama.model.device import choose_device
 from alilama.model.folder import save_description, save_weights
-from alilama.model.model import Model, ModelConfig, choose_device
+from alilama.model.model import Model, ModelConfig
 from alilama.writing.decoding import TorchDecoder
 from alilama.writing.sampling import Sampler, Sampling
 from alilama.writing.streams import next_ids, stream_batch

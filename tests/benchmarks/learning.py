@@ -31,7 +31,8 @@ from alilama.common.config import Config, load_config
 from alilama.data.batches import TrainingWindows
 from alilama.data.tokenizer import Tokenizer
 from alilama.data.tokens import TokenFiles, load_token_files
-from alilama.model.model import Model, ModelConfig, choose_device
+from alilama.model.device import choose_device
+from alilama.model.model import Model, ModelConfig
 from alilama.training.optim import learning_rate_at, make_optimizers
 from alilama.training.scoring import count_bytes, evaluate
 from alilama.training.trainer import Trainer, choose_precision

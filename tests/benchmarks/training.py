@@ -32,7 +32,8 @@ from alilama.common.config import Config, read_settings
 from alilama.data.batches import TrainingWindows
 from alilama.data.tokens import TokenFiles, TokenMeta
 from alilama.model.attention import alibi_slopes, choose_attention, prepare_blocks
-from alilama.model.model import Model, ModelConfig, choose_device
+from alilama.model.device import choose_device
+from alilama.model.model import Model, ModelConfig
 from alilama.training.optim import make_optimizers
 from alilama.training.trainer import Trainer, choose_precision
 

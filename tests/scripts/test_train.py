@@ -203,7 +203,7 @@ def test_a_compiled_model_learns_the_same(train_here, tmp_path, capsys):
 def test_without_a_compiler_training_says_so_and_goes_on_as_if_it_had_not_tried(
     train_here, tmp_path, monkeypatch, capsys, trained
 ):
-    def no_compiler(function):
+    def no_compiler(function, **options):
         def compiled(*inputs):
             raise RuntimeError("no C++ compiler found\nand a long story about it")
 

@@ -78,7 +78,7 @@ def test_what_neither_changes_the_model_nor_the_data_may_change_when_a_run_goes_
 
 def test_compiling_does_not_change_how_a_run_goes_on(train_here, before_step, tmp_path, monkeypatch):
     """The example that is compiled must not use up random numbers: with them a resumed run drops out other activations."""
-    monkeypatch.setattr(torch, "compile", lambda function: function)
+    monkeypatch.setattr(torch, "compile", lambda function, **options: function)
     train_here(compile_model=True, model_name="whole")
     before_step(9, lambda: os.kill(os.getpid(), signal.SIGTERM))
     train_here(compile_model=True)

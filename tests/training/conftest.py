@@ -12,12 +12,11 @@ from alilama.training.trainer import Trainer
 def make_trainer(make_config):
     """Returns a trainer of a fresh model, always the same, and beside it the list that its messages go to."""
 
-    def make(precision=torch.float32, device="cpu", micro_batch=None, **changed) -> Trainer:
+    def make(precision=torch.float32, device="cpu", **changed) -> Trainer:
         settings = {"compile_model": False, "batch_size": B, "max_seq_len": T} | changed
         model = tiny_model(VOCAB, max_seq_len=T).train().to(device)
         made = trainer_of(model, make_config(**settings), precision, on_message=lambda text: made.messages.append(text))
         made.messages = []
-        made.micro_batch = micro_batch or made.micro_batch
         return made
 
     return make

@@ -94,11 +94,31 @@ def test_a_run_whose_minutes_are_over_before_it_has_begun_ends_at_once(load, clo
     assert run.step < 10 and run.is_settled
 
 
-def test_evaluations_take_a_twentieth_of_the_time(load):
-    run = Run(load(), meta(1000), 10_000)
-    pace = Pace(run, 0.0, "cpu", 200_000)
-    assert 0.03 < pace.evaluation / pace.eval_interval < 0.05
-    assert Pace(Run(load("--eval_interval=7"), meta(1000), 10), 0.0, "cpu", 200_000).eval_interval == 7
+@pytest.mark.parametrize("seconds", [0.001, 0.5, 3, 1000])
+@pytest.mark.parametrize("minutes", [None, 20])
+def test_evaluations_take_a_twentieth_of_the_time_however_long_they_take(load, clock, seconds, minutes):
+    """Steps are as fast as on a GPU, where an evaluation's picture and story take as long as many steps."""
+    config, _ = settle_on_cpu(load(f"--minutes={minutes}"), 1_000_000)
+    run = Run(config, meta(1_000_000), 400_000)
+    started = clock[0]
+    pace, evaluations = Pace(run, started, "cpu", 200_000), 0
+    assert 0.03 < pace.evaluation / pace.eval_interval <= 0.05
+    while run.step < run.num_steps:
+        clock[0] += 0.01
+        run.step += 1
+        if pace.is_evaluated():
+            clock[0] += seconds
+            evaluations += 1
+    assert evaluations >= 2
+    if minutes is None:
+        assert seconds * (evaluations - 2) <= 0.05 * 0.01 * run.num_steps < 40 * seconds * evaluations or seconds == 0.001
+    elif seconds < 100:  # the first alone may take longer than it should
+        assert 0.9 * 60 * minutes <= clock[0] - started <= 60 * minutes + seconds
+
+
+def test_an_interval_that_was_given_stays(load):
+    pace = Pace(Run(load("--eval_interval=7"), meta(1000), 10), 0.0, "cpu", 200_000)
+    assert pace.eval_interval == 7
 
 
 def test_the_speed_of_the_machine_is_that_of_its_products():

@@ -171,6 +171,25 @@ def test_evaluation_keeps_no_gradients(model, tokenizer, monkeypatch):
     assert enabled and not any(enabled)
 
 
+@pytest.mark.parametrize("stride", [None, 7])
+def test_where_memory_runs_out_windows_are_scored_in_halves(stride, model, tokenizer, monkeypatch):
+    ids = np.arange(500, dtype=np.uint16) % tokenizer.vocab_size
+    expected, hidden, sizes = evaluate(model, tokenizer, ids, 16, stride=stride), model.hidden, []
+
+    def small_memory(inputs):
+        sizes.append(len(inputs))
+        if len(inputs) > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return hidden(inputs)
+
+    monkeypatch.setattr(model, "hidden", small_memory)
+    score = evaluate(model, tokenizer, ids, 16, stride=stride)
+    assert max(sizes) > 20 and score.tokens == expected.tokens and score.nats == pytest.approx(expected.nats, rel=1e-5)
+    monkeypatch.setattr(model, "hidden", lambda inputs: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        evaluate(model, tokenizer, ids, 16)
+
+
 @pytest.mark.parametrize("stride", [None, 3])
 def test_progress_is_told_of_every_token(model, tokenizer, stride):
     told = []

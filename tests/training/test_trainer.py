@@ -12,9 +12,11 @@ from helpers import ROOT, tiny_model
 from steps import VOCAB, B, T, assert_close, batches, trainer_of, weights
 
 from alilama.common.errors import UserError
+from alilama.model import attention
 from alilama.model.attention import prepare_blocks
+from alilama.model.loss import CHUNK_LOGITS
 from alilama.training.optim import OPTIMIZERS
-from alilama.training.trainer import choose_precision, estimate_bytes
+from alilama.training.trainer import choose_precision, estimate_bytes, fitting_windows
 
 on_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 
@@ -115,6 +117,66 @@ def test_the_estimate_counts_weights_gradients_and_what_the_optimizer_keeps(make
     assert estimate(teacher=trainer.model) == estimate() + 4 * trainer.model.num_parameters()
 
 
+def test_a_micro_batch_can_be_set(make_trainer):
+    trainer, seen = make_trainer(micro_batch=3), []
+    loss_of = trainer.step.loss_of
+    trainer.step.loss_of = lambda ids, targets: seen.append(len(ids)) or loss_of(ids, targets)
+    trainer(batches(1)[0], 0.01)
+    assert seen == [3, 3, 2] and not trainer.messages
+    assert make_trainer(micro_batch=100).micro_batch == make_trainer().micro_batch == B
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_as_many_windows_as_the_estimate_lets_fit_are_computed_at_once(make_config, recompute):
+    model = tiny_model(500, d_model=64, blocks=4, max_seq_len=64)
+    config = make_config(max_seq_len=64, recompute=recompute)
+    estimate = partial(estimate_bytes, model, config, torch.float32)
+    there = 8 * model.num_parameters()
+    fitting = partial(fitting_windows, model=model, config=config, precision=torch.float32)
+    assert fitting(32, 10**12) == 32
+    for windows in (16, 8, 1):
+        assert fitting(32, (estimate(windows) - there) / 0.9 + 1) == windows
+    assert fitting(32, 0) == 1
+    assert fitting(30, (estimate(16) - there) / 0.9 + 1) == 15  # two parts of one size
+    most = 8 * (CHUNK_LOGITS["cpu"] // 500) // 64  # whose loss has eight chunks
+    assert fitting(most, 10**12) == most and fitting(most + 1, 10**12) == math.ceil((most + 1) / 2)
+
+
+@pytest.mark.parametrize("compile_model", [False, True])
+def test_recomputing_activations_takes_less_memory_for_the_same_gradients(make_trainer, compile_model):
+    kept, made_again = (make_trainer(compile_model=compile_model, recompute=recompute) for recompute in (False, True))
+    for trainer in (kept, made_again):
+        trainer._compute_gradients(batches(1)[0])
+    torch.testing.assert_close(made_again.step.gradients, kept.step.gradients, rtol=1e-5, atol=1e-7)
+    if not compile_model:
+        assert saved_bytes(made_again) < 0.6 * saved_bytes(kept)
+
+
+def saved_bytes(trainer) -> int:
+    """Returns how much the forward pass saves for the backward pass."""
+    sizes = []
+
+    def count(tensor):
+        sizes.append(tensor.nbytes)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        windows = batches(1)[0]
+        trainer.loss_of(windows[:, :-1], windows[:, 1:])
+    return sum(sizes)
+
+
+def test_recomputed_activations_have_the_same_dropout(make_config):
+    gradients = []
+    for recompute in (False, True):
+        model = tiny_model(VOCAB, max_seq_len=T, dropout=0.5).train()
+        trainer = trainer_of(model, make_config(batch_size=B, recompute=recompute), torch.float32, on_message=print)
+        torch.manual_seed(1)
+        trainer._compute_gradients(batches(1)[0])
+        gradients.append(trainer.step.gradients)
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-5, atol=1e-7)
+
+
 # ---- precision and compilation ----
 
 
@@ -140,7 +202,7 @@ def test_auto_is_what_the_hardware_computes_in(device, capability, has_bf16, exp
 
 
 def test_what_does_not_compile_runs_without_and_says_why(make_trainer, monkeypatch):
-    def no_compiler(function):
+    def no_compiler(function, **options):
         def compiled(*inputs):
             raise OSError("no compiler here\nand much more")
 
@@ -150,6 +212,27 @@ def test_what_does_not_compile_runs_without_and_says_why(make_trainer, monkeypat
     trainer, plain = make_trainer(compile_model=True), make_trainer()
     trainer.prepare(batches(1)[0])
     assert len(trainer.messages) == 1 and "Not compiled: no compiler here. " in trainer.messages[0]
+    for windows in batches(2):
+        trainer(windows, 0.01)
+        plain(windows, 0.01)
+    assert_close(weights(trainer), weights(plain), 0)
+
+
+def test_what_does_not_compile_is_tried_without_flex_attention_first(make_trainer, monkeypatch):
+    def compiler(function, **options):
+        def compiled(*inputs):
+            if attention._blocks:
+                raise ValueError("no such block size")
+            return function(*inputs)
+
+        return compiled
+
+    monkeypatch.setattr(torch, "compile", compiler)
+    trainer, plain = make_trainer(compile_model=True), make_trainer()
+    monkeypatch.setitem(attention._blocks, T, None)
+    trainer.prepare(batches(1)[0])
+    assert [message.partition(":")[0] for message in trainer.messages] == ["Attention without FlexAttention"]
+    assert trainer.is_compiled and not attention._blocks
     for windows in batches(2):
         trainer(windows, 0.01)
         plain(windows, 0.01)
@@ -176,7 +259,8 @@ def test_a_graph_makes_the_steps_that_are_made_without(make_trainer, optimizer, 
     for i, windows in enumerate(batches(12)):
         for trainer in (graphed, plain):
             trainer(windows, 0.01 / (i + 1))
-    assert graphed.graph is not None and plain.graph is None
+    assert graphed.graphs and graphed.steps_made == plain.steps_made == 12
+    assert plain.graphs == []
     assert_close(weights(graphed), weights(plain), 1e-3 if precision == torch.float32 else 2e-2)
     assert graphed.step.read_losses()[0] == pytest.approx(plain.step.read_losses()[0], rel=1e-3)
 
@@ -206,6 +290,24 @@ def test_a_graph_that_cannot_be_captured_loses_no_step(make_trainer, monkeypatch
     assert failed and message in graphed.messages[0]
     assert_close(weights(graphed), weights(plain), 1e-3)
     assert graphed.step.read_losses()[0] == pytest.approx(plain.step.read_losses()[0], rel=1e-3)
+
+
+@on_cuda
+def test_steps_with_dropout_go_on_after_a_capture_that_failed(make_config):
+    """What waits for the device cannot be captured; torch is left on another stream, with captured random numbers."""
+    model, messages = tiny_model(VOCAB, max_seq_len=T, dropout=0.5).train().to("cuda"), []
+    trainer = trainer_of(
+        model, make_config(batch_size=B, max_seq_len=T, compile_model=False), torch.float32, on_message=messages.append
+    )
+    loss_of, stream = trainer.step.loss_of, torch.cuda.current_stream()
+    trainer.step.loss_of = lambda ids, targets: loss_of(ids, targets) + 0 * ids.sum().item()
+    for windows in batches(8):
+        trainer(windows, 0.01)
+    assert len(messages) == 1 and "Not captured as a CUDA graph" in messages[0] and torch.cuda.current_stream() == stream
+    trainer.step.loss_of, trainer.uses_graphs, trainer.steps_made = loss_of, True, 3
+    for windows in batches(8):
+        trainer(windows, 0.01)
+    assert trainer.graphs and math.isfinite(trainer.step.read_losses()[0])
 
 
 @on_cuda
@@ -277,8 +379,9 @@ rank, world_size = join_processes("cpu")
 torch.manual_seed(0)
 model = Model(ModelConfig(50, 32, 2, 4, 128, 16))
 config = Config(**read_settings(Path(sys.argv[1]))[0] | {"batch_size": 8, "max_seq_len": 16, "compile_model": False})
-optimizers = make_optimizers(model, config)
-trainer = Trainer(model, optimizers, config, torch.float32, on_message=print, rank=rank, world_size=world_size)
+precision = getattr(torch, sys.argv[3])
+optimizers = make_optimizers(model, config, precision)
+trainer = Trainer(model, optimizers, config, precision, on_message=print, rank=rank, world_size=world_size)
 loss_of, seen = trainer.step.loss_of, []
 trainer.step.loss_of = lambda ids, targets: seen.append(ids) or loss_of(ids, targets)
 generator = torch.Generator().manual_seed(0)
@@ -290,13 +393,14 @@ torch.save((losses, model.state_dict(), seen[0]), f"{sys.argv[2]}/{world_size}-{
 """
 
 
-def test_two_processes_learn_what_one_does(tmp_path):
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 2e-4), ("bfloat16", 0.02)])
+def test_two_processes_learn_what_one_does(precision, tolerance, tmp_path):
     (tmp_path / "shares.py").write_text(SHARES)
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     for command in ([sys.executable], torchrun):
         result = subprocess.run(
-            [*command, "shares.py", ROOT / "TRAINCONFIG.py", tmp_path],
+            [*command, "shares.py", ROOT / "TRAINCONFIG.py", tmp_path, precision],
             cwd=tmp_path,
             env=environment,
             capture_output=True,
@@ -307,7 +411,7 @@ def test_two_processes_learn_what_one_does(tmp_path):
     results = [torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("1-0", "2-0", "2-1")]
     (losses, one, batch), (losses_0, first, share_0), (losses_1, second, share_1) = results
     assert len(share_0) == len(share_1) == 4 and torch.equal(torch.cat([share_0, share_1]), batch)
-    assert losses_0 == losses_1 == pytest.approx(losses, rel=1e-5)
+    assert losses_0 == losses_1 == pytest.approx(losses, rel=tolerance / 20)
     for name in one:
         assert torch.equal(first[name], second[name])
-        torch.testing.assert_close(first[name], one[name], atol=2e-4, rtol=0)
+        torch.testing.assert_close(first[name], one[name], atol=tolerance, rtol=0)
