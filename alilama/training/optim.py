@@ -11,7 +11,6 @@ Nothing in their steps waits for the device, so that a whole step can be capture
   bit for bit.
 """
 
-import math
 from collections import defaultdict
 from collections.abc import Callable
 from typing import NamedTuple
@@ -24,7 +23,7 @@ from alilama.model.model import Model
 
 MOMENTUM = 0.9  # of Muon
 ROW_MEMORY = 0.95  # of the mean square of each row of Muon's updates
-USUAL_STEPS = 1000  # of a run whose learning rate is that of the settings
+USUAL_STEPS, USUAL_WIDTH = 1000, 64  # of a run whose learning rate is that of the settings
 TINY = 1e-12  # added to a norm that is divided by
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # coefficients of Jordan et al. 2024, https://kellerjordan.github.io/posts/muon
 
@@ -42,16 +41,17 @@ def make_adamw(model: Model, config: Config, dtype: torch.dtype) -> list[torch.o
 def make_muon(model: Model, config: Config, dtype: torch.dtype) -> list[torch.optim.Optimizer]:
     """Muon on the matrices of the blocks, AdamW on the rest.
 
-    Muon's learning rate is an angle, meant to serve every width. That of AdamW is the same at a d_model of 64 and is taken to
-    fall as 1 / sqrt(d_model): at 288 it was flat within a factor of four around that (docs/experiments.md).
+    The learning rate is that of a d_model of 64. Muon's falls with the third root of the width, AdamW's with its square:
+    between d_model 64 and 512 what is best fell like that (docs/experiments.md).
     """
+    width = (USUAL_WIDTH / model.config.d_model) ** (1 / 3)
     by_parts = defaultdict(list)
     for module in model.blocks.modules():
         if isinstance(module, nn.Linear):
             by_parts[getattr(module, "parts", 1)].append(module.weight)
     groups = [{"params": matrices, "parts": parts} for parts, matrices in by_parts.items()]
-    muon = Muon(groups, learning_rate_tensor(model, config), dtype)
-    return [adamw_on([model.wte.weight], model, config, lr_factor=math.sqrt(64 / model.config.d_model)), muon]
+    muon = Muon(groups, learning_rate_tensor(model, config), dtype, lr_factor=width)
+    return [adamw_on([model.wte.weight], model, config, lr_factor=width**2), muon]
 
 
 class OptimizerKind(NamedTuple):
@@ -92,13 +92,13 @@ class Muon(torch.optim.Optimizer):
 
     Then its rows, which are neurons, are brought to one mean square over the steps (Li et al. 2025, "NorMuon",
     arXiv:2510.05491). A step goes `lr` times the Frobenius norm of the matrix along the update, and then back to that norm,
-    as if on a ball (Wen et al. 2025, "Hyperball"). So a learning rate turns a matrix by the same angle whatever its width and
+    as if on a ball (Wen et al. 2025, "Hyperball"). So a learning rate turns a matrix by the same angle whatever
     its initial size, and matrices need no weight decay. A group's `parts` says of how many matrices, one below the other,
     each of its parameters is made up: Wqkv is three. Matrices of one shape are updated together.
     """
 
-    def __init__(self, groups: list[dict], lr: torch.Tensor, dtype: torch.dtype):
-        super().__init__(groups, {"lr": lr, "lr_factor": 1.0, "weight_decay": 0.0, "parts": 1})
+    def __init__(self, groups: list[dict], lr: torch.Tensor, dtype: torch.dtype, lr_factor: float = 1.0):
+        super().__init__(groups, {"lr": lr, "lr_factor": lr_factor, "weight_decay": 0.0, "parts": 1})
         self.dtype, self.found_inf = dtype, torch.zeros((), device=lr.device)
 
     @torch.no_grad()

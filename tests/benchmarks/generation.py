@@ -101,9 +101,10 @@ def compare(arguments: argparse.Namespace, name: str, device: str):
         f"\n{name}: {arguments.tokens} tokens after the first, {arguments.turns} turns; the limit of one text is "
         f"{limit:,.0f} tokens/s ({bytes / 1e6:.1f} MB of weights at {limit * bytes / 1e9:.1f} GB/s)"
     )
+    print("\n| shape | who | tokens/s | Alilama is |\n|---|---|---|---|")
     for who, its_rates in rates.items():
         ratio = statistics.median(own / its for own, its in zip(rates["Alilama"], its_rates, strict=True))
-        print(f"{who:<26} {statistics.median(its_rates):>9,.0f} tokens/s   Alilama {ratio:.2f}x", flush=True)
+        print(f"| {name} | {who} | {statistics.median(its_rates):,.0f} | {ratio:.2f}x |", flush=True)
 
 
 def main():

@@ -6,6 +6,12 @@ and with ours, at the learning rate of TRAINCONFIG.py and at multiples of it, as
 
     python tests/benchmarks/learning.py [--shapes 64x4x8,288x6x8] [--train_tokens 2e6] [--factors 0.25,0.5,1,2,4] [--seeds 1,2]
 
+and how long ours takes to the loss that nanoGPT ends at, both without compiling, each at a learning rate of its own schedule:
+
+    python tests/benchmarks/learning.py --nanogpt FOLDER --race 0.1,0.2,0.4 [--train_tokens 22e6] [--learning_rates 4e-3]
+
+where ours is trained on such shares of the tokens, one after the other, until it is as good.
+
 Shapes are d_model x blocks x heads, contexts tokens, batches tokens of a step. The validation tokens are read in windows
 that do not overlap, as `alilama.evaluate` and train.py with --eval_tokens=None count them. nanoGPT's model is that of its
 model.py (https://github.com/karpathy/nanoGPT) and the step that of its train.py: AdamW with its settings for small models
@@ -25,7 +31,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_model
-from training import load_nanogpt, step_of_nanogpt
+from training import load_nanogpt, step_of_nanogpt, synchronize
 
 from alilama.common.config import Config, load_config
 from alilama.data.batches import TrainingWindows
@@ -38,6 +44,7 @@ from alilama.training.scoring import count_bytes, evaluate
 from alilama.training.trainer import Trainer, choose_precision
 
 ROOT = Path(__file__).resolve().parents[2]
+STEPS_TO_COMPILE = 5  # left out of times: everything is compiled in them, and a CUDA graph captured
 
 
 def learning_rate_of_nanogpt(step: int, steps: int, peak: float) -> float:
@@ -67,7 +74,7 @@ def shape_of(config: Config, tokenizer: Tokenizer) -> ModelConfig:
 
 
 def train_nanogpt(folder: str, config: Config, files: TokenFiles, tokenizer: Tokenizer, peak: float):
-    """Trains nanoGPT's model and returns it with its bits per byte."""
+    """Trains nanoGPT's model and returns it with its bits per byte and the seconds of all steps, compiling left out."""
     device, context = choose_device(), config.max_seq_len
     precision = choose_precision(device, config.precision)
     torch.manual_seed(1337)
@@ -79,15 +86,20 @@ def train_nanogpt(folder: str, config: Config, files: TokenFiles, tokenizer: Tok
     batches = TrainingWindows(files, context, config.batch_size, config.seed)
     steps = round(config.train_tokens / (config.batch_size * context))
     for step in range(steps):
+        if step == STEPS_TO_COMPILE:
+            synchronize()
+            started = time.perf_counter()
         for group in optimizer.param_groups:
             group["lr"] = learning_rate_of_nanogpt(step, steps, peak)
         step_of_nanogpt(model, compiled, optimizer, scaler, torch.from_numpy(batches.batch(step)), precision)
+    synchronize()
+    seconds = (time.perf_counter() - started) * steps / (steps - STEPS_TO_COMPILE)
     ids = torch.from_numpy(files.val[:].astype("int64")).to(device)
-    return model, bits_per_byte(model, ids, count_bytes(tokenizer, files.val[1:]), context)
+    return model, bits_per_byte(model, ids, count_bytes(tokenizer, files.val[1:]), context), seconds
 
 
-def train_ours(config: Config, files: TokenFiles, tokenizer: Tokenizer) -> float:
-    """Trains our model as train.py does and returns its bits per byte."""
+def train_ours(config: Config, files: TokenFiles, tokenizer: Tokenizer) -> tuple[float, float]:
+    """Trains our model as train.py does; returns its bits per byte and the seconds of all steps, compiling left out."""
     device, context = choose_device(), config.max_seq_len
     precision = choose_precision(device, config.precision)
     torch.manual_seed(config.seed)
@@ -96,8 +108,30 @@ def train_ours(config: Config, files: TokenFiles, tokenizer: Tokenizer) -> float
     batches = TrainingWindows(files, context, config.batch_size, config.seed)
     steps = round(config.train_tokens / (config.batch_size * context))
     for step in range(steps):
+        if step == STEPS_TO_COMPILE:
+            synchronize()
+            started = time.perf_counter()
         trainer(torch.from_numpy(batches.batch(step)), learning_rate_at(step, steps, config))
-    return evaluate(model.eval(), tokenizer, files.val_ids(None), context).bits_per_byte
+    synchronize()
+    seconds = (time.perf_counter() - started) * steps / (steps - STEPS_TO_COMPILE)
+    return evaluate(model.eval(), tokenizer, files.val_ids(None), context).bits_per_byte, seconds
+
+
+def race(arguments: argparse.Namespace, config: Config, files: TokenFiles, tokenizer: Tokenizer):
+    """Trains nanoGPT's model, then ours on more and more tokens until it is as good."""
+    peak = arguments.learning_rates[0]
+    _, theirs, their_seconds = train_nanogpt(arguments.nanogpt, config, files, tokenizer, peak)
+    print(f"nanoGPT, {config.train_tokens:,} tokens: {theirs:.4f} bits per byte in {their_seconds:.1f} s", flush=True)
+    for share in arguments.race:
+        tokens = round(share * config.train_tokens)
+        ours, seconds = train_ours(replace(config, train_tokens=tokens), files, tokenizer)
+        print(
+            f"Alilama, {tokens:,} tokens: {ours:.4f} bits per byte in {seconds:.1f} s, {their_seconds / seconds:.1f} times "
+            f"as fast{'' if ours <= theirs else ', and not yet as good'}",
+            flush=True,
+        )
+        if ours <= theirs:
+            return
 
 
 def numbers(text: str) -> list[float]:
@@ -114,6 +148,7 @@ def main():
     parser.add_argument("--factors", type=numbers, default="0.25,0.5,1,2,4", help="times our learning rate [0.25,0.5,1,2,4]")
     parser.add_argument("--seeds", type=numbers, default="1", help="the table shows the mean over these [1]")
     parser.add_argument("--learning_rates", type=numbers, default="1e-3,2e-3,4e-3", help="nanoGPT's [1e-3,2e-3,4e-3]")
+    parser.add_argument("--race", type=numbers, metavar="SHARES", help="of the tokens, until ours is as good as nanoGPT's")
     parser.add_argument("--settings", nargs="*", default=[], metavar="NAME=VALUE", help="other settings of TRAINCONFIG.py")
     parser.add_argument("--save", metavar="FILE", help="where nanoGPT's last weights go")
     arguments = parser.parse_args()
@@ -137,13 +172,15 @@ def main():
             batch_size=round(batch / context),
             train_tokens=int(arguments.train_tokens),
         )
+        if arguments.race:
+            race(arguments, config, files, tokenizer)
+            continue
         if arguments.nanogpt:
             for peak in arguments.learning_rates:
-                start = time.perf_counter()
-                model, bits = train_nanogpt(arguments.nanogpt, config, files, tokenizer, peak)
+                model, bits, seconds = train_nanogpt(arguments.nanogpt, config, files, tokenizer, peak)
                 print(
                     f"nanoGPT {shape}, {config.train_tokens:,} tokens, learning rate {peak:g}: {bits:.4f} bits per byte "
-                    f"({time.perf_counter() - start:.0f} s)",
+                    f"({seconds:.0f} s)",
                     flush=True,
                 )
             continue
@@ -152,7 +189,7 @@ def main():
         for factor in arguments.factors:
             rate = usual.learning_rate * factor
             runs = [replace(config, learning_rate=rate, seed=int(seed)) for seed in arguments.seeds]
-            by_factor.append(statistics.mean(train_ours(run, files, tokenizer) for run in runs))
+            by_factor.append(statistics.mean(train_ours(run, files, tokenizer)[0] for run in runs))
             print(f" {by_factor[-1]:.4f} |", end="", flush=True)
         at_default = by_factor[arguments.factors.index(1)] if 1 in arguments.factors else math.nan
         print(f" {at_default / min(by_factor) - 1:+.2%} |", flush=True)

@@ -3,8 +3,9 @@
 For each shape and context: tokens/s, FLOP/s, the share of the device's peak and the peak memory (of a process of its own)
 of a whole step (loader, forward, backward, clipping, optimizer) as train.py makes it with the settings of TRAINCONFIG.py,
 and, given a folder with nanoGPT's model.py (https://github.com/karpathy/nanoGPT), of the same step as its train.py makes it,
-eager and compiled, at the same shape, batch and precision. Everybody takes turns; the tables show medians. Then attention
-alone, with linear biases and without. What making a batch takes of a step is the most that a device could wait for the host.
+eager and compiled, at the same shape, batch and precision, with the operation that made most of its attention. Everybody
+takes turns; the tables show medians. What making a batch takes of a step is the most that a device could wait for the host.
+Then attention alone: all ways that work here to compute it with linear biases, and plain causal attention without.
 
 FLOPs are those of the matrices, 6 for each weight and token, and of causal attention, 6 * blocks * context * d_model a token
 (half of what Chowdhery et al. 2022, arXiv:2204.02311, appendix B count, since half of the scores are never needed).
@@ -21,21 +22,25 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention.flex_attention import create_block_mask
 
 from alilama.common.config import Config, read_settings
+from alilama.common.errors import first_line
 from alilama.data.batches import TrainingWindows
 from alilama.data.tokens import TokenFiles, TokenMeta
-from alilama.model.attention import alibi_slopes, choose_attention, prepare_blocks
+from alilama.model.attention import alibi_bias, alibi_slopes, block_attention, check_kernel, choose_attention, masked_attention
 from alilama.model.device import choose_device
 from alilama.model.model import Model, ModelConfig
 from alilama.training.optim import make_optimizers
-from alilama.training.trainer import Trainer, choose_precision
+from alilama.training.trainer import Trainer, choose_precision, estimate_bytes
 
 ROOT = Path(__file__).resolve().parents[2]
 SHAPES = {  # d_model, blocks, heads, vocabulary; the last two as in llama2.c
@@ -125,12 +130,14 @@ def random_windows(name: str, context: int, batch_size: int) -> tuple[ModelConfi
     return shape, TrainingWindows(files, context, batch_size, seed=0)
 
 
+def config_of(shape: ModelConfig, batch_size: int) -> Config:
+    """Returns the settings of TRAINCONFIG.py for that shape and batch."""
+    of_shape = {name: getattr(shape, name) for name in ("max_seq_len", "d_model", "blocks", "num_heads")}
+    return Config(**read_settings(ROOT / "TRAINCONFIG.py")[0] | of_shape | {"batch_size": batch_size})
+
+
 def make_alilama(shape: ModelConfig, batch_size: int, precision: torch.dtype, device: str, batches: TrainingWindows):
-    values = read_settings(ROOT / "TRAINCONFIG.py")[0]
-    config = Config(
-        **values
-        | {"batch_size": batch_size, "max_seq_len": shape.max_seq_len, "d_model": shape.d_model, "num_heads": shape.num_heads}
-    )
+    config = config_of(shape, batch_size)
     model = Model(shape).to(device)
     optimizers = make_optimizers(model, config, precision)
     train_step = Trainer(model, optimizers, config, precision, on_message=print)
@@ -204,12 +211,21 @@ def seconds_of(train_step, first: int, steps: int) -> float:
     return (time.perf_counter() - start) / steps
 
 
+def attention_operation(train_step, device: str) -> str:
+    """Returns the name of the operation or kernel that made most of the attention of a step."""
+    with torch.profiler.profile() as profile:
+        train_step(0)
+        synchronize()
+    found = [event for event in profile.key_averages() if re.search("flash|fmha|flex|sdpa|attention", event.key)]
+    by_time = {event.key: event.device_time_total if device == "cuda" else event.cpu_time_total for event in found}
+    return max(by_time, key=by_time.get, default="no fused one")
+
+
 def compare_steps(arguments: argparse.Namespace, device: str, precision: torch.dtype):
     peak, its_source = (1, "") if arguments.only else peak_flops(device, precision)
     print(f"\nTraining, {arguments.tokens:,} tokens a step; peak: {peak / 1e12:.2f} TFLOP/s, {its_source}")
-    print(
-        f"{'shape':>6} {'context':>8} {'who':>18} {'tokens/s':>10} {'ours is':>8} {'GFLOP/s':>10} {'of peak':>8} {'memory':>9}"
-    )
+    print("| shape | context | who | tokens/s | ours is | GFLOP/s | of peak | memory | attention |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for name in arguments.shapes.split(","):
         for context in map(int, arguments.contexts.split(",")):
             batch_size = max(1, arguments.tokens // context)
@@ -237,50 +253,86 @@ def compare_steps(arguments: argparse.Namespace, device: str, precision: torch.d
                 s = statistics.median(seconds[who])
                 ratio = statistics.median(theirs / own for theirs, own in zip(seconds[who], seconds["Alilama"], strict=True))
                 print(
-                    f"{name:>6} {context:>8} {who:>18} {batch_size * context / s:>10,.0f} {ratio:>7.2f}x "
-                    f"{flops / s / 1e9:>10,.0f} {flops / s / peak:>8.1%} {memory[who] / 1e6:>6,.0f} MB",
+                    f"| {name} | {context} | {who} | {batch_size * context / s:,.0f} | {ratio:.2f}x | {flops / s / 1e9:,.0f} | "
+                    f"{flops / s / peak:.1%} | {memory[who] / 1e6:,.0f} MB | {attention_operation(steps[who], device)[:50]} |",
                     flush=True,
                 )
+            estimate = estimate_bytes(Model(shape).to(device), config_of(shape, batch_size), precision, batch_size)
+            print(f"{name}, {context}: our estimate of our memory, in tensors alone: {estimate / 1e6:,.0f} MB", flush=True)
             host = statistics.median(seconds_of(batches.batch, turn, 20) for turn in range(5))
-            print(f"{'':>15} making a batch takes the host {host / ours:.2%} of our step", flush=True)
+            print(f"{name}, {context}: making a batch takes the host {host / ours:.2%} of our step", flush=True)
             del steps
             torch._dynamo.reset()
 
 
+def attention_ways(shape: ModelConfig, device: str) -> dict[str, Callable[[torch.Tensor], torch.Tensor]]:
+    """Returns by name the ways to compute y, (B, T, H, D), of qkv, (B, T, 3, H, D), with linear biases."""
+    slopes, T = alibi_slopes(shape.num_heads).to(device), shape.max_seq_len
+    if device != "cuda":
+        check_kernel()
+        return {"ours": lambda qkv: choose_attention(slopes, T, shape.d_model // shape.num_heads)(qkv)} | {
+            "masked": lambda qkv: masked_attention(qkv, alibi_bias(slopes, T))
+        }
+    ways = {}
+    for backend in (SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBackend.MATH):
+
+        def masked(qkv: torch.Tensor, backend: SDPBackend = backend) -> torch.Tensor:
+            with sdpa_kernel(backend):
+                return masked_attention(qkv, alibi_bias(slopes, T))
+
+        ways[f"masked, {backend.name.partition('_')[0].lower()}"] = torch.compile(masked)
+    mask = create_block_mask(lambda b, h, i, j: i >= j, B=None, H=None, Q_LEN=T, KV_LEN=T, device=device)
+    ways["FlexAttention"] = torch.compile(lambda qkv: block_attention(qkv, slopes, mask))
+    return ways
+
+
+def without_biases(qkv: torch.Tensor) -> torch.Tensor:
+    q, k, v = qkv.transpose(1, 3).unbind(2)
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2)
+
+
 def compare_attention(arguments: argparse.Namespace, device: str, precision: torch.dtype):
-    print("\nAttention, forward and backward, with linear biases and without (plain causal scaled_dot_product_attention)")
-    print(f"{'shape':>6} {'context':>8} {'with':>10} {'without':>10} {'with is':>9}")
+    print("\nAttention, forward and backward; errors are the largest of the outputs and of the gradients, against float32")
+    print("| shape | context | way | ms | without biases is | error | of gradient |\n|---|---|---|---|---|---|---|")
     for name in arguments.shapes.split(","):
-        d_model, _, num_heads, _ = SHAPES[name]
         for context in map(int, arguments.contexts.split(",")):
-            size = (max(1, arguments.tokens // context), context, 3, num_heads, d_model // num_heads)
+            shape = random_windows(name, context, 1)[0]
+            size = (max(1, arguments.tokens // context), context, 3, shape.num_heads, shape.d_model // shape.num_heads)
             qkv = torch.randn(size, device=device).to(precision).requires_grad_()
-            slopes = alibi_slopes(num_heads).to(device)
-            prepare_blocks(context, slopes.device)
-
-            def with_biases(qkv, slopes=slopes, context=context, head_dim=d_model // num_heads):
-                return choose_attention(slopes, context, head_dim)(qkv)
-
-            def without(qkv):
-                q, k, v = qkv.transpose(1, 3).unbind(2)
-                return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2)
-
-            ways = [torch.compile(with_biases), torch.compile(without)] if device == "cuda" else [with_biases, without]
-            seconds = [[], []]
-            for turn in range(arguments.turns + 1):
-                for way, its_seconds in zip(ways, seconds, strict=True):
-                    spent = seconds_of(lambda step, way=way, qkv=qkv: way(qkv).sum().backward(), 0, arguments.steps)
-                    its_seconds += [spent] if turn else []
-            own, theirs = (statistics.median(each) * 1e3 for each in seconds)
-            ratio = statistics.median(b / a for a, b in zip(*seconds, strict=True))
-            print(f"{name:>6} {context:>8} {own:>7.2f} ms {theirs:>7.2f} ms {ratio:>8.2f}x", flush=True)
+            few = qkv[: 1 + (1 << 27) // (shape.num_heads * context**2)]  # of which scores in float32 fit into memory
+            exact = few.detach().float().requires_grad_()
+            bias = alibi_bias(alibi_slopes(shape.num_heads).to(device), context)
+            expected = masked_attention(exact, bias)
+            (expected_gradient,) = torch.autograd.grad(expected.square().sum(), exact)
+            ways = attention_ways(shape, device) | {"without biases": torch.compile(without_biases)}
+            seconds, errors = {}, {}
+            for way, attend in ways.items():
+                try:
+                    found = attend(few)
+                    (gradient,) = torch.autograd.grad(found.float().square().sum(), few)
+                    seconds_of(lambda step, attend=attend, qkv=qkv: attend(qkv).sum().backward(), 0, arguments.steps)
+                except Exception as error:  # whatever a backend says of what it cannot do
+                    print(f"{name}, {context}, {way}: does not work ({first_line(error)[:80]})", flush=True)
+                    continue
+                errors[way] = [(a - b).abs().max().item() for a, b in ((found, expected), (gradient, expected_gradient))]
+                seconds[way] = []
+            for _ in range(arguments.turns):
+                for way, its_seconds in seconds.items():
+                    spent = seconds_of(lambda step, attend=ways[way], qkv=qkv: attend(qkv).sum().backward(), 0, arguments.steps)
+                    its_seconds.append(spent)
+            for way, its_seconds in seconds.items():
+                ratio = statistics.median(b / a for a, b in zip(its_seconds, seconds["without biases"], strict=True))
+                its_errors = " | " if way == "without biases" else f"{errors[way][0]:.2g} | {errors[way][1]:.2g}"
+                time_of_way = f"{statistics.median(its_seconds) * 1e3:.2f}"
+                print(f"| {name} | {context} | {way} | {time_of_way} | {ratio:.2f}x | {its_errors} |", flush=True)
+            torch._dynamo.reset()
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--nanogpt", metavar="FOLDER", help="folder with nanoGPT's model.py, to run beside ours")
     parser.add_argument("--shapes", default="470K,2M,15M,110M", help=f"of {', '.join(SHAPES)} [all]")
-    parser.add_argument("--contexts", default="128,512,2048", help="window lengths in tokens [128,512,2048]")
+    parser.add_argument("--contexts", default="128,512,1024", help="window lengths in tokens [128,512,1024]")
     parser.add_argument("--tokens", type=int, help="tokens in a step [4096, on a GPU 32768]")
     parser.add_argument("--precision", default="auto", help="bf16, fp16, fp32 or auto [auto]")
     parser.add_argument("--turns", type=int, default=7, help="how often everybody is timed [7]")

@@ -19,7 +19,6 @@ PAPER_SLOPES = {
 SHAPES = [(2, 1, 1, 8), (1, 3, 2, 5), (2, 16, 4, 16), (2, 37, 6, 10), (1, 130, 8, 8), (1, 200, 3, 33)]  # (B, T, H, D)
 
 with_kernel = pytest.mark.skipif(not kernels.are_built(), reason="the kernel is built on Linux only")
-on_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 
 
 def random_case(shape, dtype=torch.float64, seed=0):
@@ -205,7 +204,7 @@ def test_block_attention_is_masked_attention(monkeypatch):
     assert choose_attention(slopes, 200, 16).func is masked_attention  # not compiled, it would hold all scores
 
 
-@on_cuda
+@pytest.mark.cuda
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-3), (torch.bfloat16, 2**-6), (torch.float16, 2**-8)])
 @pytest.mark.parametrize("shape", [(2, 100, 8, 8), (2, 300, 8, 16), (1, 1024, 12, 64)])
 def test_every_way_on_the_gpu_is_softmax_over_the_past_to_rounding(shape, dtype, tolerance):

@@ -92,12 +92,12 @@ def test_the_betas_and_rates_of_the_settings_reach_the_optimizer(make_config):
     assert {(group["betas"], round(group["lr"].item(), 6)) for group in adamw.param_groups} == {((0.7, 0.8), 0.3)}
 
 
-def test_muons_rate_is_the_same_for_every_width_and_that_of_the_embedding_and_norms_falls_with_it(make_config):
-    for d_model, expected in ((32, math.sqrt(2)), (64, 1), (256, 0.5)):
-        optimizers = make_optimizers(tiny_model(50, d_model=d_model), make_config(optimizer="muon"))
-        set_learning_rate(optimizers, 0.01)
-        adamw, muon = ([group["lr"].item() for group in optimizer.param_groups] for optimizer in optimizers)
-        assert adamw == pytest.approx([0.01 * expected] * 2) and muon == pytest.approx([0.01] * 2)
+@pytest.mark.parametrize(("d_model", "of_muon", "of_adamw"), [(8, 2, 4), (64, 1, 1), (512, 0.5, 0.25)])
+def test_rates_fall_with_the_width(d_model, of_muon, of_adamw, make_config):
+    optimizers = make_optimizers(tiny_model(50, d_model=d_model, blocks=1), make_config(optimizer="muon"))
+    set_learning_rate(optimizers, 0.01)
+    adamw, muon = ([group["lr"].item() for group in optimizer.param_groups] for optimizer in optimizers)
+    assert adamw == pytest.approx([0.01 * of_adamw] * 2) and muon == pytest.approx([0.01 * of_muon] * 2)
 
 
 def test_muon_turns_the_blocks_matrices_towards_orthogonal_ones_by_the_learning_rate(make_config):

@@ -18,8 +18,6 @@ from alilama.model.loss import CHUNK_LOGITS
 from alilama.training.optim import OPTIMIZERS
 from alilama.training.trainer import choose_precision, estimate_bytes, fitting_windows
 
-on_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
-
 
 def failing(error):
     """A loss function that raises `error`."""
@@ -247,7 +245,7 @@ def test_an_error_without_compiling_is_not_hidden(make_trainer):
     assert trainer.messages == []
 
 
-@on_cuda
+@pytest.mark.cuda
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16, torch.float16])
 def test_a_graph_makes_the_steps_that_are_made_without(make_trainer, optimizer, precision):
@@ -265,7 +263,7 @@ def test_a_graph_makes_the_steps_that_are_made_without(make_trainer, optimizer, 
     assert graphed.step.read_losses()[0] == pytest.approx(plain.step.read_losses()[0], rel=1e-3)
 
 
-@on_cuda
+@pytest.mark.cuda
 @pytest.mark.parametrize(
     "error, message",
     [
@@ -292,7 +290,7 @@ def test_a_graph_that_cannot_be_captured_loses_no_step(make_trainer, monkeypatch
     assert graphed.step.read_losses()[0] == pytest.approx(plain.step.read_losses()[0], rel=1e-3)
 
 
-@on_cuda
+@pytest.mark.cuda
 def test_steps_with_dropout_go_on_after_a_capture_that_failed(make_config):
     """What waits for the device cannot be captured; torch is left on another stream, with captured random numbers."""
     model, messages = tiny_model(VOCAB, max_seq_len=T, dropout=0.5).train().to("cuda"), []
@@ -310,7 +308,7 @@ def test_steps_with_dropout_go_on_after_a_capture_that_failed(make_config):
     assert trainer.graphs and math.isfinite(trainer.step.read_losses()[0])
 
 
-@on_cuda
+@pytest.mark.cuda
 def test_a_graph_goes_on_from_a_state(make_trainer):
     whole, before, after = (make_trainer(torch.float32, "cuda", compile_model=True) for _ in range(3))
     windows = batches(12)
@@ -324,7 +322,7 @@ def test_a_graph_goes_on_from_a_state(make_trainer):
     assert_close(weights(after), weights(whole), 1e-3)
 
 
-@on_cuda
+@pytest.mark.cuda
 def test_a_batch_too_large_for_the_gpu_is_computed_in_parts(make_config):
     model = tiny_model(32_000, d_model=1024, blocks=16, num_heads=16, max_seq_len=2048).train().to("cuda")
     messages = []
@@ -333,7 +331,7 @@ def test_a_batch_too_large_for_the_gpu_is_computed_in_parts(make_config):
     assert messages and trainer.micro_batch < 1024 and math.isfinite(trainer.step.read_losses()[0])
 
 
-@on_cuda
+@pytest.mark.cuda
 def test_attention_with_biases_takes_memory_that_grows_with_the_length_and_not_its_square():
     peaks = []
     for length in (1024, 4096):

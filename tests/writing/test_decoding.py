@@ -17,7 +17,6 @@ from alilama.writing.decoding import KernelDecoder, TorchDecoder, cache_bytes, c
 from alilama.writing.streams import generate_batch
 
 with_kernel = pytest.mark.skipif(not kernels.are_built(), reason="the kernels are built on Linux only")
-with_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 DECODERS = [pytest.param(KernelDecoder, marks=with_kernel), TorchDecoder]
 SHAPES = [  # vocabularies, widths and hidden layers that are and are not multiples of a vector
     (400, {}),
@@ -225,7 +224,7 @@ def test_the_caches_become_as_large_as_is_said_and_no_larger(longest, context, p
     assert sum(sizes) == cache_bytes(model, 2, longest, context) == 2 * positions * 3 * 2 * 32 * 4
 
 
-@with_gpu
+@pytest.mark.cuda
 @pytest.mark.parametrize("context", [None, 40])
 def test_a_gpu_writes_what_the_cpu_writes(context):
     model = lively_model(400)
@@ -234,7 +233,7 @@ def test_a_gpu_writes_what_the_cpu_writes(context):
     assert generate_batch(model.cuda(), prompts, **settings) == generate_batch(model.cpu(), prompts, **settings)
 
 
-@with_gpu
+@pytest.mark.cuda
 @pytest.mark.parametrize("sampling", [{"repetition_penalty": 1.3}, {"top_k": 50}, {"top_p": 0.9}, {"min_p": 0.01}])
 def test_seeds_stops_and_every_setting_work_in_a_cuda_graph(sampling):
     model = lively_model(400).cuda()
