@@ -42,6 +42,12 @@ class Score:
         return self.nats / math.log(2) / self.bytes
 
 
+def evaluation_bytes(model: Model, num_tokens: int | None) -> int:
+    """Returns about what `evaluate` takes besides the weights: a batch of logits and their softmax, in float32."""
+    logits = BATCH_LOGITS if num_tokens is None else min(BATCH_LOGITS, num_tokens * model.config.vocab_size)
+    return 2 * 4 * logits
+
+
 @torch.inference_mode()
 def evaluate(
     model: Model,

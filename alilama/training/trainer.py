@@ -21,6 +21,7 @@ from alilama.model.device import capture, free_bytes
 from alilama.model.loss import CHUNK_LOGITS, chunk_rows
 from alilama.model.model import Model, ResidualOutput
 from alilama.training.optim import OPTIMIZERS, set_learning_rate
+from alilama.training.scoring import evaluation_bytes
 from alilama.training.step import Step
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # of glibc's malloc.h
@@ -232,28 +233,40 @@ def choose_precision(device: str, wanted: str) -> torch.dtype:
 
 
 def estimate_bytes(model: Model, config: Config, precision: torch.dtype, windows: int, teacher: Model | None = None) -> int:
-    """Returns about how much memory training takes at its peak, for `windows` of max_seq_len tokens computed at once.
+    """Returns about how much memory training takes at its peak, for `windows` of max_seq_len tokens computed at once."""
+    peak = max(step_bytes(model, config, precision, windows), evaluation_bytes(model, config.eval_tokens))
+    return state_bytes(model, config, teacher) + peak
 
-    Weights, gradients and the optimizer state in float32; for each token what the backward pass needs: the residual
-    stream in float32 (8 bytes a block for each number), and in `precision` the inputs of the matrices and their outputs,
-    but for those that are added to the residual stream (with `recompute` of one block at a time, and the input of each); a
-    chunk of logits and their gradients; the gradient of the embedding while it is summed over chunks; a teacher's weights.
+
+def state_bytes(model: Model, config: Config, teacher: Model | None = None) -> int:
+    """Returns what stays from step to step: weights, gradients and the optimizer state in float32, a teacher's weights."""
+    state_numbers = OPTIMIZERS[config.optimizer].state_numbers
+    beyond_adamw = sum(state_numbers(*matrix.weight.shape) - 2 * matrix.weight.numel() for matrix in matrices_of(model))
+    teachers = 0 if teacher is None else teacher.num_parameters()
+    return 16 * model.num_parameters() + 4 * beyond_adamw + 4 * teachers
+
+
+def step_bytes(model: Model, config: Config, precision: torch.dtype, windows: int) -> int:
+    """Returns about what a step takes besides.
+
+    For each token what the backward pass needs: the residual stream in float32 (8 bytes a block for each number), and in
+    `precision` the inputs of the matrices and their outputs, but for those that are added to the residual stream (with
+    `recompute` of one block at a time, and the input of each); a chunk of logits and their gradients; and the gradient of the
+    embedding while it is summed over chunks.
     """
     shape, size = model.config, precision.itemsize
-    matrices = [module for module in model.blocks.modules() if isinstance(module, nn.Linear)]
-    state_numbers = OPTIMIZERS[config.optimizer].state_numbers
-    state = sum(state_numbers(*matrix.weight.shape) - 2 * matrix.weight.numel() for matrix in matrices)  # beyond AdamW's
-    weights = 16 * model.num_parameters() + 4 * state
-    numbers = sum(matrix.in_features for matrix in matrices)
-    numbers += sum(matrix.out_features for matrix in matrices if not isinstance(matrix, ResidualOutput))
+    numbers = sum(matrix.in_features for matrix in matrices_of(model))
+    numbers += sum(matrix.out_features for matrix in matrices_of(model) if not isinstance(matrix, ResidualOutput))
     tokens = windows * config.max_seq_len
     of_blocks = tokens * (shape.blocks * 8 * shape.d_model + size * numbers)
     if config.recompute:
-        of_blocks = tokens * shape.blocks * 4 * shape.d_model + of_blocks / shape.blocks
-    activations = of_blocks + tokens * 8 * shape.d_model
+        of_blocks = tokens * shape.blocks * 4 * shape.d_model + of_blocks // shape.blocks
     logits = min(tokens * shape.vocab_size, CHUNK_LOGITS[model.wte.weight.device.type]) * (8 + size)
-    teachers = 0 if teacher is None else 4 * teacher.num_parameters()
-    return round(weights + activations + logits + 8 * model.wte.weight.numel() + teachers)
+    return of_blocks + tokens * 8 * shape.d_model + logits + 8 * model.wte.weight.numel()
+
+
+def matrices_of(model: Model) -> list[nn.Linear]:
+    return [module for module in model.blocks.modules() if isinstance(module, nn.Linear)]
 
 
 def fitting_windows(
@@ -264,9 +277,9 @@ def fitting_windows(
     Choosing before anything is compiled spares the compiler the sizes that would not fit.
     """
     context, rows = config.max_seq_len, chunk_rows(model.config.vocab_size, precision, model.wte.weight.device.type)
-    budget = FILLED_SHARE * free + 8 * model.num_parameters()  # weights and gradients are there already
+    to_come = state_bytes(model, config, teacher) - 8 * model.num_parameters()  # weights and gradients are there already
     windows = min(most, max(1, MAX_CHUNKS * rows // context))
-    while windows > 1 and estimate_bytes(model, config, precision, windows, teacher) > budget:
+    while windows > 1 and to_come + step_bytes(model, config, precision, windows) > FILLED_SHARE * free:
         windows = math.ceil(windows / 2)
     return math.ceil(most / math.ceil(most / windows))  # parts of nearly the same size
 

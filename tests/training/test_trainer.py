@@ -16,7 +16,8 @@ from alilama.model import attention
 from alilama.model.attention import prepare_blocks
 from alilama.model.loss import CHUNK_LOGITS
 from alilama.training.optim import OPTIMIZERS
-from alilama.training.trainer import choose_precision, estimate_bytes, fitting_windows
+from alilama.training.scoring import evaluation_bytes
+from alilama.training.trainer import choose_precision, estimate_bytes, fitting_windows, state_bytes, step_bytes
 
 
 def failing(error):
@@ -100,7 +101,7 @@ def test_the_estimate_of_memory_is_near_what_the_step_takes(make_config):
         now += event.nbytes()
         peak = max(peak, now)
     taken = peak + 4 * 3 * model.num_parameters()  # weights, gradients and momentum were there before
-    assert 0.5 < estimate_bytes(model, config, torch.float32, 64) / taken < 2
+    assert 0.5 < (state_bytes(model, config) + step_bytes(model, config, torch.float32, 64)) / taken < 2
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -109,10 +110,18 @@ def test_the_estimate_counts_weights_gradients_and_what_the_optimizer_keeps(make
     trainer(batches(1)[0], 0.01)
     states = [state for each in trainer.step.optimizers for state in each.state.values()]
     numbers = 2 * trainer.model.num_parameters() + sum(v.numel() for state in states for v in state.values() if v.ndim > 0)
-    of_the_embedding = 8 * trainer.model.wte.weight.numel()  # its gradient while it is summed
-    estimate = partial(estimate_bytes, trainer.model, trainer.config, torch.float32, windows=0)
-    assert estimate() == 4 * numbers + of_the_embedding
-    assert estimate(teacher=trainer.model) == estimate() + 4 * trainer.model.num_parameters()
+    kept = state_bytes(trainer.model, trainer.config)
+    assert kept == 4 * numbers
+    assert state_bytes(trainer.model, trainer.config, trainer.model) == kept + 4 * trainer.model.num_parameters()
+
+
+def test_the_estimate_is_that_of_a_step_or_of_an_evaluation_which_takes_more(make_config):
+    model, config = tiny_model(500), make_config(eval_tokens=1000, max_seq_len=16)
+    kept, scored = state_bytes(model, config), 2 * 4 * 1000 * 500
+    assert evaluation_bytes(model, None) > evaluation_bytes(model, 1000) == scored
+    assert estimate_bytes(model, config, torch.float32, 1) == kept + scored
+    many = step_bytes(model, config, torch.float32, 10_000)
+    assert estimate_bytes(model, config, torch.float32, 10_000) == kept + many > kept + scored
 
 
 def test_a_micro_batch_can_be_set(make_trainer):
@@ -128,14 +137,13 @@ def test_a_micro_batch_can_be_set(make_trainer):
 def test_as_many_windows_as_the_estimate_lets_fit_are_computed_at_once(make_config, recompute):
     model = tiny_model(500, d_model=64, blocks=4, max_seq_len=64)
     config = make_config(max_seq_len=64, recompute=recompute)
-    estimate = partial(estimate_bytes, model, config, torch.float32)
-    there = 8 * model.num_parameters()
+    to_come = state_bytes(model, config) - 8 * model.num_parameters()
     fitting = partial(fitting_windows, model=model, config=config, precision=torch.float32)
     assert fitting(32, 10**12) == 32
     for windows in (16, 8, 1):
-        assert fitting(32, (estimate(windows) - there) / 0.9 + 1) == windows
+        assert fitting(32, (to_come + step_bytes(model, config, torch.float32, windows)) / 0.9 + 1) == windows
     assert fitting(32, 0) == 1
-    assert fitting(30, (estimate(16) - there) / 0.9 + 1) == 15  # two parts of one size
+    assert fitting(30, (to_come + step_bytes(model, config, torch.float32, 16)) / 0.9 + 1) == 15  # two parts of one size
     most = 8 * (CHUNK_LOGITS["cpu"] // 500) // 64  # whose loss has eight chunks
     assert fitting(most, 10**12) == most and fitting(most + 1, 10**12) == math.ceil((most + 1) / 2)
 
