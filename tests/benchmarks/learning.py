@@ -26,6 +26,7 @@ import itertools
 import math
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -73,6 +74,19 @@ def shape_of(config: Config, tokenizer: Tokenizer) -> ModelConfig:
     return ModelConfig(tokenizer.vocab_size, *(getattr(config, name) for name in names))
 
 
+def make_steps(num_steps: int, make_step: Callable[[int], None]) -> float:
+    """Makes all steps and returns the seconds that they took, those of compiling left out."""
+    started = time.perf_counter()
+    for step in range(num_steps):
+        make_step(step)
+        if step + 1 == STEPS_TO_COMPILE < num_steps:
+            synchronize()
+            started = time.perf_counter()
+    synchronize()
+    timed_steps = num_steps - STEPS_TO_COMPILE if num_steps > STEPS_TO_COMPILE else num_steps
+    return (time.perf_counter() - started) * num_steps / timed_steps
+
+
 def train_nanogpt(folder: str, config: Config, files: TokenFiles, tokenizer: Tokenizer, peak: float):
     """Trains nanoGPT's model and returns it with its bits per byte and the seconds of all steps, compiling left out."""
     device, context = choose_device(), config.max_seq_len
@@ -85,15 +99,13 @@ def train_nanogpt(folder: str, config: Config, files: TokenFiles, tokenizer: Tok
     compiled = torch.compile(model)
     batches = TrainingWindows(files, context, config.batch_size, config.seed)
     steps = round(config.train_tokens / (config.batch_size * context))
-    for step in range(steps):
-        if step == STEPS_TO_COMPILE:
-            synchronize()
-            started = time.perf_counter()
+
+    def make_step(step: int):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate_of_nanogpt(step, steps, peak)
         step_of_nanogpt(model, compiled, optimizer, scaler, torch.from_numpy(batches.batch(step)), precision)
-    synchronize()
-    seconds = (time.perf_counter() - started) * steps / (steps - STEPS_TO_COMPILE)
+
+    seconds = make_steps(steps, make_step)
     ids = torch.from_numpy(files.val[:].astype("int64")).to(device)
     return model, bits_per_byte(model, ids, count_bytes(tokenizer, files.val[1:]), context), seconds
 
@@ -107,13 +119,10 @@ def train_ours(config: Config, files: TokenFiles, tokenizer: Tokenizer) -> tuple
     trainer = Trainer(model, make_optimizers(model, config, precision), config, precision, on_message=print)
     batches = TrainingWindows(files, context, config.batch_size, config.seed)
     steps = round(config.train_tokens / (config.batch_size * context))
-    for step in range(steps):
-        if step == STEPS_TO_COMPILE:
-            synchronize()
-            started = time.perf_counter()
-        trainer(torch.from_numpy(batches.batch(step)), learning_rate_at(step, steps, config))
-    synchronize()
-    seconds = (time.perf_counter() - started) * steps / (steps - STEPS_TO_COMPILE)
+    trainer.prepare(torch.from_numpy(batches.batch(0)))
+    seconds = make_steps(
+        steps, lambda step: trainer(torch.from_numpy(batches.batch(step)), learning_rate_at(step, steps, config))
+    )
     return evaluate(model.eval(), tokenizer, files.val_ids(None), context).bits_per_byte, seconds
 
 
