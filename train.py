@@ -55,7 +55,7 @@ def main(argv: list[str]):
     # Data
     tokenizer, tokens = load_tokens(config)
     precision = choose_precision(device, config.precision)
-    config, reason = settle(config, tokens.meta, device, precision)
+    config, reason = settle(config, tokens.meta, device, precision, world_size)
     batches = TrainingWindows(tokens, config.max_seq_len, config.batch_size, config.seed)
     val_ids = tokens.val_ids(config.eval_tokens)
 
@@ -82,8 +82,8 @@ def main(argv: list[str]):
     display = Display(run, model, batches) if is_first else None
     pace = Pace(run, started, device, len(val_ids))
     stop = StopRequest(lambda: tqdm.write("Finishing this step and saving; once more ends at once."))
-    model.train()
     while run.step < run.num_steps and not stop.is_made(run.step, config.log_interval, world_size):
+        pace.begin_step()
         learning_rate = learning_rate_at(run.step, run.num_steps, config)
         trainer(torch.from_numpy(batches.batch(run.step)), learning_rate)
         run.step += 1
@@ -273,10 +273,14 @@ def memorizing_advice(rows: list[dict[str, float]], run: Run, num_parameters: in
     """Returns what to change when the model learns its text by heart, for the log so far."""
     best = min((row for row in rows if "val_loss" in row), key=lambda row: row["val_loss"])
     num_tokens = run.meta.tokens["train"]
-    enough = f"--train_tokens={best['tokens']:.0f}" if run.config.train_tokens else f"--epochs={best['epoch']:.2f}"
+    enough = f"--epochs={best['epoch']:.2f}"
+    if run.config.minutes is not None:
+        enough = f"--minutes={run.config.minutes * best['step'] / run.num_steps:.2g}"
+    elif run.config.train_tokens is not None:
+        enough = f"--train_tokens={best['tokens']:.0f}"
     remedies = [f"less training ({enough} would have been enough)"]
     remedies += ["a smaller d_model or fewer blocks"] if num_parameters > num_tokens / 4 else []
-    remedies += ["more text", "--dropout=0.1"]
+    remedies += ["more text", f"--dropout={min(0.5, run.config.dropout + 0.1):g}"]
     return (
         f"The model is memorizing: since step {best['step']:,.0f} the validation loss rises while the training loss falls, "
         f"with {num_parameters:,} parameters for {num_tokens:,} tokens of text. What helps: {', or '.join(remedies)}. The "

@@ -19,8 +19,9 @@ CHOICES = {  # what a setting may be; a model folder is held to it too, for sett
     "precision": ("auto", "bf16", "fp16", "fp32"),
     "log_to": (None, "tensorboard", "wandb"),
 }
-# What stands for None where no `minutes` are given, in which training/budget.py chooses.
-USUAL = {"d_model": 64, "blocks": 4, "max_seq_len": 128, "dropout": 0.0, "epochs": 2.5, "batch_size": 32}
+# What stands for None where no `minutes` are given, in which training/budget.py chooses; the shape is that of init_from.
+USUAL_SHAPE = {"d_model": 64, "blocks": 4, "max_seq_len": 128}
+USUAL = {"dropout": 0.0, "epochs": 2.5, "batch_size": 32}
 USUAL_HEADS, WIDEST_HEAD = 8, 64
 
 
@@ -71,8 +72,11 @@ class Config:
 
     def __post_init__(self):
         """Derives what is None and raises UserError for what cannot be."""
+        if self.epochs is not None and self.train_tokens is not None:
+            raise UserError(f"epochs = {self.epochs} and train_tokens = {self.train_tokens}: expected one of them to be None")
         if self.minutes is None:
-            self._take(USUAL)
+            self._take(USUAL_SHAPE if self.init_from is None else {})
+            self._take({name: value for name, value in USUAL.items() if name != "epochs" or self.train_tokens is None})
         for name in (
             "minutes",
             "d_model",
@@ -114,7 +118,8 @@ class Config:
         for name in ("epochs", "train_tokens"):
             self._check(name, lambda value: self.minutes is None, f"None beside minutes = {self.minutes}, which fix it")
         if self.d_model is not None:
-            self._take({"num_heads": usual_heads(self.d_model), "hidden_dim": 4 * self.d_model})
+            if self.init_from is None:
+                self._take({"num_heads": usual_heads(self.d_model), "hidden_dim": 4 * self.d_model})
             self._check("num_heads", lambda value: self.d_model % value == 0, f"a divisor of d_model = {self.d_model}")
 
     def _take(self, values: dict[str, object]):

@@ -24,6 +24,7 @@ from alilama.model.model import Model
 MOMENTUM = 0.9  # of Muon
 ROW_MEMORY = 0.95  # of the mean square of each row of Muon's updates
 USUAL_STEPS, USUAL_WIDTH = 1000, 64  # of a run whose learning rate is that of the settings
+LEAST_STEPS = 60  # shorter runs have the rate of these
 TINY = 1e-12  # added to a norm that is divided by
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # coefficients of Jordan et al. 2024, https://kellerjordan.github.io/posts/muon
 
@@ -56,13 +57,15 @@ def make_muon(model: Model, config: Config, dtype: torch.dtype) -> list[torch.op
 
 class OptimizerKind(NamedTuple):
     make: Callable[[Model, Config, torch.dtype], list[torch.optim.Optimizer]]
-    # Numbers in the state for a matrix of the blocks, by its rows and columns; everything else is AdamW's.
+    # Numbers for a matrix of the blocks, by its rows and columns, that stay from step to step; everything else is AdamW's.
     state_numbers: Callable[[int, int], int]
+    # Numbers for it that an update takes for a moment.
+    update_numbers: Callable[[int, int], int]
 
 
 OPTIMIZERS = {
-    "adamw": OptimizerKind(make_adamw, lambda rows, columns: 2 * rows * columns),
-    "muon": OptimizerKind(make_muon, lambda rows, columns: rows * columns + rows),
+    "adamw": OptimizerKind(make_adamw, lambda rows, columns: 2 * rows * columns, lambda rows, columns: 0),
+    "muon": OptimizerKind(make_muon, lambda rows, columns: rows * columns + rows, lambda rows, columns: 3 * rows * columns),
 }
 
 
@@ -152,9 +155,10 @@ def orthogonalize(matrices: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 def learning_rate_at(step: int, num_steps: int, config: Config) -> float:
     """Returns the learning rate of a step: it rises linearly, then falls linearly to zero (as in arXiv:2502.15938).
 
-    At its peak it is that of the settings in a run of USUAL_STEPS steps, and falls with the third root of their number.
+    At its peak it is that of the settings in a run of USUAL_STEPS steps, and falls with the third root of their number, as was
+    measured from LEAST_STEPS on.
     """
-    peak = config.learning_rate * (USUAL_STEPS / num_steps) ** (1 / 3)
+    peak = config.learning_rate * (USUAL_STEPS / max(num_steps, LEAST_STEPS)) ** (1 / 3)
     warmup_steps = config.warmup * num_steps
     if step < warmup_steps:
         return peak * (step + 1) / (warmup_steps + 1)

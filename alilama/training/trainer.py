@@ -234,25 +234,27 @@ def choose_precision(device: str, wanted: str) -> torch.dtype:
 
 def estimate_bytes(model: Model, config: Config, precision: torch.dtype, windows: int, teacher: Model | None = None) -> int:
     """Returns about how much memory training takes at its peak, for `windows` of max_seq_len tokens computed at once."""
-    peak = max(step_bytes(model, config, precision, windows), evaluation_bytes(model, config.eval_tokens))
-    return state_bytes(model, config, teacher) + peak
+    update_numbers = OPTIMIZERS[config.optimizer].update_numbers
+    update = 4 * sum(update_numbers(*matrix.weight.shape) for matrix in matrices_of(model))
+    step = step_bytes(model, config, precision, windows, teacher)
+    teachers = 0 if teacher is None else 4 * teacher.num_parameters()
+    return state_bytes(model, config) + teachers + max(step, update, evaluation_bytes(model, config.eval_tokens))
 
 
-def state_bytes(model: Model, config: Config, teacher: Model | None = None) -> int:
-    """Returns what stays from step to step: weights, gradients and the optimizer state in float32, a teacher's weights."""
+def state_bytes(model: Model, config: Config) -> int:
+    """Returns what stays from step to step: weights, gradients and the optimizer state, in float32."""
     state_numbers = OPTIMIZERS[config.optimizer].state_numbers
     beyond_adamw = sum(state_numbers(*matrix.weight.shape) - 2 * matrix.weight.numel() for matrix in matrices_of(model))
-    teachers = 0 if teacher is None else teacher.num_parameters()
-    return 16 * model.num_parameters() + 4 * beyond_adamw + 4 * teachers
+    return 16 * model.num_parameters() + 4 * beyond_adamw
 
 
-def step_bytes(model: Model, config: Config, precision: torch.dtype, windows: int) -> int:
+def step_bytes(model: Model, config: Config, precision: torch.dtype, windows: int, teacher: Model | None = None) -> int:
     """Returns about what a step takes besides.
 
     For each token what the backward pass needs: the residual stream in float32 (8 bytes a block for each number), and in
     `precision` the inputs of the matrices and their outputs, but for those that are added to the residual stream (with
     `recompute` of one block at a time, and the input of each); a chunk of logits and their gradients; and the gradient of the
-    embedding while it is summed over chunks.
+    embedding while it is summed over chunks. For a teacher its widest activations in one block, and a chunk of its logits.
     """
     shape, size = model.config, precision.itemsize
     numbers = sum(matrix.in_features for matrix in matrices_of(model))
@@ -262,7 +264,8 @@ def step_bytes(model: Model, config: Config, precision: torch.dtype, windows: in
     if config.recompute:
         of_blocks = tokens * shape.blocks * 4 * shape.d_model + of_blocks // shape.blocks
     logits = min(tokens * shape.vocab_size, CHUNK_LOGITS[model.wte.weight.device.type]) * (8 + size)
-    return of_blocks + tokens * 8 * shape.d_model + logits + 8 * model.wte.weight.numel()
+    taught = 0 if teacher is None else tokens * (4 * teacher.config.d_model + 2 * size * teacher.config.hidden_dim) + logits
+    return of_blocks + tokens * 8 * shape.d_model + logits + 8 * model.wte.weight.numel() + taught
 
 
 def matrices_of(model: Model) -> list[nn.Linear]:
@@ -277,9 +280,9 @@ def fitting_windows(
     Choosing before anything is compiled spares the compiler the sizes that would not fit.
     """
     context, rows = config.max_seq_len, chunk_rows(model.config.vocab_size, precision, model.wte.weight.device.type)
-    to_come = state_bytes(model, config, teacher) - 8 * model.num_parameters()  # weights and gradients are there already
+    to_come = state_bytes(model, config) - 8 * model.num_parameters()  # weights, gradients and a teacher are there already
     windows = min(most, max(1, MAX_CHUNKS * rows // context))
-    while windows > 1 and to_come + step_bytes(model, config, precision, windows) > FILLED_SHARE * free:
+    while windows > 1 and to_come + step_bytes(model, config, precision, windows, teacher) > FILLED_SHARE * free:
         windows = math.ceil(windows / 2)
     return math.ceil(most / math.ceil(most / windows))  # parts of nearly the same size
 

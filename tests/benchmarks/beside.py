@@ -27,17 +27,17 @@ def tokens_per_s(shape_name: str, tokens: int, seconds: float, busy_cores: list[
     train_step = make_alilama(shape, tokens // CONTEXT, choose_precision("cpu", "auto"), "cpu", batches)
     for step in range(WARM_UP_STEPS):
         train_step(step)
-    loop = None
-    if busy_cores:
-        bind = f"import os; os.sched_setaffinity(0, {busy_cores})"
-        loop = subprocess.Popen([sys.executable, "-c", f"{bind}\nwhile True: pass"])
+    bind = f"import os; os.sched_setaffinity(0, {busy_cores})"
+    loop = subprocess.Popen([sys.executable, "-c", f"{bind}\nwhile True: pass"]) if busy_cores else None
+    try:
         time.sleep(0.5)
-    steps, started = 0, time.perf_counter()
-    while (spent := time.perf_counter() - started) < seconds:
-        train_step(WARM_UP_STEPS + steps)
-        steps += 1
-    if loop is not None:
-        loop.kill()
+        steps, started = 0, time.perf_counter()
+        while (spent := time.perf_counter() - started) < seconds:
+            train_step(WARM_UP_STEPS + steps)
+            steps += 1
+    finally:
+        if loop is not None:
+            loop.kill()
     return steps * tokens / spent
 
 

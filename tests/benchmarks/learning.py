@@ -41,6 +41,7 @@ from alilama.data.tokens import TokenFiles, load_token_files
 from alilama.model.device import choose_device
 from alilama.model.model import Model, ModelConfig
 from alilama.training.optim import learning_rate_at, make_optimizers
+from alilama.training.resume import load_teacher
 from alilama.training.scoring import count_bytes, evaluate
 from alilama.training.trainer import Trainer, choose_precision
 
@@ -116,7 +117,8 @@ def train_ours(config: Config, files: TokenFiles, tokenizer: Tokenizer) -> tuple
     precision = choose_precision(device, config.precision)
     torch.manual_seed(config.seed)
     model = Model(shape_of(config, tokenizer)).to(device).train()
-    trainer = Trainer(model, make_optimizers(model, config, precision), config, precision, on_message=print)
+    optimizers, teacher = make_optimizers(model, config, precision), load_teacher(config, tokenizer, device)
+    trainer = Trainer(model, optimizers, config, precision, teacher, on_message=print)
     batches = TrainingWindows(files, context, config.batch_size, config.seed)
     steps = round(config.train_tokens / (config.batch_size * context))
     trainer.prepare(torch.from_numpy(batches.batch(0)))
@@ -161,6 +163,10 @@ def main():
     parser.add_argument("--settings", nargs="*", default=[], metavar="NAME=VALUE", help="other settings of TRAINCONFIG.py")
     parser.add_argument("--save", metavar="FILE", help="where nanoGPT's last weights go")
     arguments = parser.parse_args()
+    if arguments.save and not arguments.nanogpt:
+        parser.error("--save is for nanoGPT's weights: --nanogpt is missing")
+    if arguments.race and not arguments.nanogpt:
+        parser.error("--race is against nanoGPT: --nanogpt is missing")
     usual = load_config(ROOT / "TRAINCONFIG.py", [f"--{setting}" for setting in arguments.settings], "")
     tokenizer = Tokenizer.load(Path(usual.tokens_dir) / "tokenizer.json")
     files = load_token_files(Path(usual.tokens_dir), tokenizer)

@@ -1,4 +1,4 @@
-"""Measures what `minutes` chooses: python tests/benchmarks/minutes.py --data train.txt --val valid.txt [--minutes 1,5,30]
+"""Measures what `minutes` chooses: python tests/benchmarks/minutes.py --data train.txt --val valid.txt --folder NEW
 
 For texts of several sizes, the beginnings of --data, and several times: what was chosen, how long train.py took from its start
 to its end, and the bits per byte on all of --val of the best weights, beside two runs of the shape that is usual without

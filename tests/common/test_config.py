@@ -5,7 +5,7 @@ import tokenize
 import pytest
 from helpers import ROOT
 
-from alilama.common.config import TYPES, USUAL, Config, load_config, read_settings
+from alilama.common.config import TYPES, USUAL, USUAL_SHAPE, Config, load_config, read_settings
 from alilama.common.errors import UserError
 
 TRAINCONFIG = ROOT / "TRAINCONFIG.py"
@@ -97,8 +97,14 @@ def test_every_setting_can_be_given_in_both_forms_and_changes_nothing_else(name)
     for argv in ([f"--{name}={text}"], [f"--{name}", text]):
         config = vars(load(*argv))
         assert config[name] == value and type(config[name]) is type(value)
-        derived = {"d_model": {"hidden_dim"}, "minutes": USUAL.keys() | {"hidden_dim", "num_heads"}}.get(name, set())
-        assert {other for other in config if config[other] != before[other]} == {name} | derived
+        shape = USUAL_SHAPE.keys() | {"hidden_dim", "num_heads"}
+        derived = {"d_model": {"hidden_dim"}, "train_tokens": {"epochs"}, "init_from": shape, "minutes": USUAL.keys() | shape}
+        assert {other for other in config if config[other] != before[other]} == {name} | derived.get(name, set())
+
+
+def test_two_lengths_are_refused():
+    with pytest.raises(UserError, match=r"epochs = 2\.0 and train_tokens = 1000000: expected one of them to be None"):
+        load("--epochs=2", "--train_tokens=1e6")
 
 
 def test_hidden_dim_is_derived_after_the_command_line_and_none_can_be_given():
@@ -287,8 +293,9 @@ def test_a_wrong_type_in_the_file_is_refused_and_the_file_named(name, value, edi
 
 
 def test_whole_numbers_may_be_written_as_floats_in_the_file(edited):
-    config = load(path=edited(train_tokens="22e6", epochs="4"))
+    config = load(path=edited(train_tokens="22e6"))
     assert config.train_tokens == 22_000_000 and type(config.train_tokens) is int
+    config = load(path=edited(epochs="4"))
     assert config.epochs == 4 and type(config.epochs) is float
 
 

@@ -87,19 +87,25 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(make_trainer):
     assert trainer.micro_batch == B
 
 
+def peak_bytes(function) -> int:
+    """Returns how much memory a function takes at its peak, beyond what was there."""
+    with torch.profiler.profile(profile_memory=True) as profile:
+        function()
+    now = peak = 0
+    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        now += event.nbytes()
+        peak = max(peak, now)
+    return peak
+
+
 def test_the_estimate_of_memory_is_near_what_the_step_takes(make_config):
     model = tiny_model(2000, d_model=128, blocks=6, num_heads=8, max_seq_len=64).train()
     config = make_config(batch_size=64, max_seq_len=64, compile_model=False)
     trainer = trainer_of(model, config, torch.float32, on_message=print)
     windows = torch.zeros(64, 65, dtype=torch.int64)
     trainer(windows, 0.01)
-    with torch.profiler.profile(profile_memory=True) as profile:
-        trainer(windows, 0.01)
-    now = peak = 0
-    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        now += event.nbytes()
-        peak = max(peak, now)
+    peak = peak_bytes(lambda: trainer(windows, 0.01))
     taken = peak + 4 * 3 * model.num_parameters()  # weights, gradients and momentum were there before
     assert 0.5 < (state_bytes(model, config) + step_bytes(model, config, torch.float32, 64)) / taken < 2
 
@@ -110,9 +116,25 @@ def test_the_estimate_counts_weights_gradients_and_what_the_optimizer_keeps(make
     trainer(batches(1)[0], 0.01)
     states = [state for each in trainer.step.optimizers for state in each.state.values()]
     numbers = 2 * trainer.model.num_parameters() + sum(v.numel() for state in states for v in state.values() if v.ndim > 0)
-    kept = state_bytes(trainer.model, trainer.config)
-    assert kept == 4 * numbers
-    assert state_bytes(trainer.model, trainer.config, trainer.model) == kept + 4 * trainer.model.num_parameters()
+    assert state_bytes(trainer.model, trainer.config) == 4 * numbers
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_the_estimate_of_an_update_is_near_what_it_takes(make_config, optimizer):
+    model = tiny_model(50, d_model=128, blocks=4, num_heads=8)
+    config = make_config(optimizer=optimizer, compile_model=False, eval_tokens=2)
+    trainer = trainer_of(model, config, torch.float32, on_message=print)
+    trainer.step.update()
+    taken = peak_bytes(trainer.step.update)
+    assert taken > 4 * model.num_parameters()  # the clipped gradients alone
+    estimate = estimate_bytes(model, config, torch.float32, 0) - state_bytes(model, config)
+    assert estimate < 2.2 * taken and taken < 2.2 * max(estimate, 8 * model.num_parameters())
+
+
+def test_the_estimate_counts_a_teacher(make_config):
+    model, teacher = tiny_model(500, max_seq_len=16), tiny_model(500, d_model=64)
+    estimate = partial(estimate_bytes, model, make_config(eval_tokens=2), torch.float32)
+    assert estimate(100, teacher) - estimate(100) > 4 * teacher.num_parameters() + 100 * 16 * 4 * 64
 
 
 def test_the_estimate_is_that_of_a_step_or_of_an_evaluation_which_takes_more(make_config):
