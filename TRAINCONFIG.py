@@ -13,7 +13,7 @@ model_name = "stories"  # the model's folder in models_dir
 minutes = None  # how long training may take: what is None below is chosen to learn the most in that time on this machine
 d_model = None  # width of the residual stream; more learns more, and takes more time and memory; None is 64
 blocks = None  # number of attention and feed-forward blocks; more learn more, and take more time and memory; None is 4
-num_heads = None  # attention heads in a block, a divisor of d_model; more look at more places, in less detail; None is 8, or near it
+num_heads = None  # heads in a block, a divisor of d_model; more look at more places, in less detail; None is 8, or near it
 hidden_dim = None  # width inside the feed-forward part; None is 4 * d_model, the only width that Transformers reads
 max_seq_len = None  # tokens the model is trained to look back on; it reads longer texts anyway; None is 128
 dropout = None  # share of activations dropped in training; more keeps a small text from being memorized; None is 0
@@ -40,7 +40,7 @@ teacher = None  # folder of a larger model, with the same tokenizer, to learn fr
 # ---- logging ----
 log_interval = 20  # steps between rows in log.csv; more writes fewer rows
 eval_interval = None  # steps between evaluations, samples and checkpoints; None spends a twentieth of the time on them
-eval_tokens = 200_000  # validation tokens read at an evaluation; more is steadier and slower; None reads all; minutes may read fewer
+eval_tokens = 200_000  # validation tokens of an evaluation; more is steadier and slower; None reads all; fewer fit into minutes
 sample_prompt = "Once upon a time"  # how the sample story at each evaluation begins
 log_to = None  # "tensorboard" or "wandb" (Weights & Biases): where the log goes besides log.csv
 models_dir = "models"  # where models go

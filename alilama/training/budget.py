@@ -34,7 +34,7 @@ EVALUATED_SHARE = 1 / 10  # of the tokens that are trained on: the most that are
 # those of a million numbers in the matrices and of a million tokens, and how they fall; how often it pays to read a text, and
 # how many numbers its tokens can fill.
 LEAST_LOSS, OF_SIZE, OF_TOKENS = 0.57, 0.177, 0.345
-SIZE_POWER, TOKENS_POWER, REPEATS_WORTH, NUMBERS_PER_TOKEN = 0.363, 0.495, 15, 10
+SIZE_POWER, TOKENS_POWER, REPEATS_WORTH, NUMBERS_PER_TOKEN = 0.363, 0.495, 15, 8
 TRAINING_SHARE = 0.35  # of the speed of plain products of matrices
 STEPS = 1500  # of a run, as long as the batches are neither small nor large
 LEAST_BATCH, MOST_BATCH, CONTEXT = 8, 256, 128
@@ -126,8 +126,7 @@ class Shape(NamedTuple):
         """
         repeats = max(0.0, tokens / text_tokens - 1)
         worth = min(tokens, text_tokens) * (1 + REPEATS_WORTH * (1 - math.exp(-repeats / REPEATS_WORTH)))
-        numbers = min(self.numbers(vocab_size), NUMBERS_PER_TOKEN * text_tokens)
-        of_size = OF_SIZE * (numbers / 1e6) ** -SIZE_POWER
+        of_size = OF_SIZE * (self.numbers(vocab_size) / 1e6) ** -SIZE_POWER
         return LEAST_LOSS + of_size + OF_TOKENS * (worth / 1e6) ** -TOKENS_POWER
 
 
@@ -146,7 +145,9 @@ def choose(
     def tokens_of(shape: Shape) -> float:
         return shape.tokens_in(flops, vocab_size, teacher_numbers)
 
-    shape = min(sorted(shapes), key=lambda shape: shape.expected_loss(tokens_of(shape), text_tokens, vocab_size))
+    fitting = [shape for shape in shapes if shape.numbers(vocab_size) <= NUMBERS_PER_TOKEN * text_tokens]
+    fitting = sorted(fitting or [min(shapes)])
+    shape = min(fitting, key=lambda shape: shape.expected_loss(tokens_of(shape), text_tokens, vocab_size))
     tokens = tokens_of(shape)
     config = config.with_choice({**shape._asdict(), "max_seq_len": min(CONTEXT, max(1, text_tokens // LEAST_WINDOWS))})
     windows = 2 ** round(math.log2(max(1, tokens / STEPS / config.max_seq_len)))
