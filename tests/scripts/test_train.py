@@ -23,7 +23,7 @@ from alilama.training.resume import load_state
 from alilama.training.scoring import evaluate
 from alilama.writing.streams import stream_text
 
-PEAK = 0.01 * (1000 / STEPS) ** (1 / 3)  # of the learning rate
+PEAK = 0.01 * (1000 / 60) ** (1 / 3)  # of the learning rate
 
 
 def test_train_leaves_a_model_that_learned_and_says_what_it_did(trained, tokens_dir, text_file):

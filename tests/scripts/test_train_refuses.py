@@ -73,7 +73,7 @@ def test_a_run_with_another_setting_is_refused_and_leaves_the_model(changed, owl
 def test_a_model_without_a_training_state_is_not_overwritten(owl, train_refused):
     (owl / "training_state.pt").unlink()
     before = files_of(owl)
-    assert "would be overwritten" in train_refused(model_name="owl", epochs=1)
+    assert "would be overwritten" in train_refused(model_name="owl", train_tokens=10)
     assert files_of(owl) == before
 
 
