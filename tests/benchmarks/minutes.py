@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from alilama.common.config import USUAL
+from alilama.common.config import USUAL, USUAL_SHAPE
 from alilama.data.formats import END_OF_TEXT
 from alilama.data.tokens import load_token_files
 from alilama.model.folder import load_model
@@ -21,7 +21,7 @@ from alilama.training.resume import load_state
 from alilama.training.scoring import evaluate
 
 ROOT = Path(__file__).resolve().parents[2]
-USUAL_SHAPE = [f"--{name}={USUAL[name]}" for name in ("d_model", "blocks", "max_seq_len", "dropout", "batch_size")]
+USUAL_SETTINGS = {**USUAL_SHAPE, **{name: value for name, value in USUAL.items() if name != "epochs"}}
 
 
 def run(script: str, *options: str) -> float:
@@ -55,6 +55,7 @@ def main():
     parser.add_argument("--folder", type=Path, required=True, help="where token files and models go; must not exist")
     arguments = parser.parse_args()
     arguments.folder.mkdir()
+    usual_settings = [f"--{name}={value}" for name, value in USUAL_SETTINGS.items()]
     print("| text | minutes | chosen | epochs | seconds | bits per byte | usual settings | usual shape, same time |")
     print("|---|---|---|---|---|---|---|---|")
     for megabytes in map(float, arguments.megabytes.split(",")):
@@ -66,7 +67,7 @@ def main():
         usual_seconds, usual, _ = train(tokens, "usual")
         for minutes in arguments.minutes.split(","):
             seconds, bits, chosen = train(tokens, f"chosen{minutes}", f"--minutes={minutes}")
-            _, fixed, _ = train(tokens, f"fixed{minutes}", f"--minutes={minutes}", *USUAL_SHAPE)
+            _, fixed, _ = train(tokens, f"fixed{minutes}", f"--minutes={minutes}", *usual_settings)
             print(
                 f"| {megabytes:g} MB | {minutes} | {chosen['d_model']} x {chosen['blocks']}, batch {chosen['batch_size']}, "
                 f"dropout {chosen['dropout']:g} | {chosen['epoch']:.1f} | {seconds:.0f} | **{bits:.3f}** | "
