@@ -41,7 +41,7 @@ LEAST_BATCH, MOST_BATCH, CONTEXT = 8, 256, 128
 LEAST_WINDOWS = 16  # of a text
 SHAPE_NAMES = ["d_model", "blocks", "num_heads", "hidden_dim"]
 CHOSEN = [*SHAPE_NAMES, "max_seq_len", "batch_size", "dropout"]  # what `choose` may choose, and Config derives from that
-DROPOUT_BY_EPOCHS = ((20, 0.2), (8, 0.1), (0, 0.0))  # from so many epochs on
+DROPOUT_BY_EPOCHS = ((160, 0.5), (80, 0.4), (40, 0.3), (20, 0.2), (8, 0.1), (0, 0.0))  # from so many epochs on
 
 
 def settle(config: Config, meta: TokenMeta, device: str, precision: torch.dtype, world_size: int = 1) -> tuple[Config, str]:

@@ -16,6 +16,9 @@ from alilama.training.budget import CHOSEN, Pace, Shape, choose, matmul_speed, s
 from alilama.training.resume import Run
 
 
+DROPOUTS = ((8, 0), (20, 0.1), (40, 0.2), (80, 0.3), (160, 0.4), (1e99, 0.5))  # below so many epochs
+
+
 def meta(text_bytes: int) -> TokenMeta:
     sizes = {"train": text_bytes, "val": text_bytes}
     return TokenMeta(1000, "0", sizes, sizes, sizes, {"train": ["text.txt"], "val": []})
@@ -61,7 +64,7 @@ def test_batches_and_dropout_are_those_for_what_was_given(given, text_tokens, lo
     steps = tokens / (config.batch_size * config.max_seq_len)
     assert 1000 < steps < 2200 or config.batch_size in (8, 256)
     epochs = tokens / text_tokens
-    assert config.dropout == (0.2 if epochs >= 20 else 0.1 if epochs >= 8 else 0)
+    assert config.dropout == next(dropout for most, dropout in DROPOUTS if epochs < most)
 
 
 def test_a_teacher_takes_time_and_processes_give_it(load):
