@@ -15,7 +15,6 @@ from alilama.training import budget
 from alilama.training.budget import CHOSEN, Pace, Shape, choose, matmul_speed, settle
 from alilama.training.resume import Run
 
-
 DROPOUTS = ((8, 0), (20, 0.1), (40, 0.2), (80, 0.3), (160, 0.4), (1e99, 0.5))  # below so many epochs
 
 
