@@ -1,5 +1,6 @@
 """The device that a model runs on: which one, its free memory, and many launches as one."""
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,10 +16,9 @@ def choose_device() -> str:
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Returns the free memory of a device, with what torch keeps of it for later tensors; None where it is not known."""
+    """Returns the free memory of a device, without what torch keeps of it; None where it is not known."""
     if device.type == "cuda":
-        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return torch.cuda.mem_get_info(device)[0] + kept
+        return torch.cuda.mem_get_info(device)[0]
     meminfo = Path("/proc/meminfo")
     if device.type == "cpu" and meminfo.exists():  # Linux
         return next(int(line.split()[1]) * 1024 for line in meminfo.read_text().splitlines() if line.startswith("MemAvailable"))
@@ -39,9 +39,15 @@ def capture(*steps: Callable[[], None]) -> list[Callable[[], None]]:
             with torch.cuda.graph(graph, pool=pool, stream=side, capture_error_mode="thread_local"):
                 step()
     except RuntimeError:
-        # torch leaves the other stream current, and (before 2.12) random numbers marked as captured.
-        torch.cuda.set_stream(stream)
-        generator = torch.cuda.default_generators[torch.cuda.current_device()]
-        generator.graphsafe_set_state(generator.clone_state())
+        end_failed_capture(stream, pool)
         raise
     return [graph.replay for graph in graphs]
+
+
+def end_failed_capture(stream: torch.cuda.Stream, pool: tuple[int, int]):
+    """Puts right what torch leaves behind: the stream, and before 2.13 allocator and random numbers that seem captured."""
+    torch.cuda.set_stream(stream)
+    with contextlib.suppress(RuntimeError):  # where the allocator has ended it
+        torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
+    with torch.cuda.graph(torch.cuda.CUDAGraph()):  # one that works ends it for the random numbers
+        torch.zeros((), device="cuda")

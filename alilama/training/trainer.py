@@ -71,7 +71,8 @@ class Trainer:
         self.step.loss_of = self._in_precision(self.loss_of)
         most = config.batch_size // world_size
         if config.micro_batch is None and self.device.type == "cuda":
-            most = fitting_windows(most, free_bytes(self.device), model, config, precision, teacher)
+            kept = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
+            most = fitting_windows(most, free_bytes(self.device) + kept, model, config, precision, teacher)
         self.micro_batch = min(most, config.micro_batch or most)
         model.recomputes = config.recompute
         self.steps_made, self.graphs, self.static_windows = 0, [], None
@@ -123,7 +124,7 @@ class Trainer:
 
         def loss(ids: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
             is_half = self.precision != torch.float32
-            with torch.autocast(self.device.type, self.precision, enabled=is_half, cache_enabled=not self.uses_graphs):
+            with torch.autocast(self.device.type, self.precision, enabled=is_half, cache_enabled=self.device.type != "cuda"):
                 return loss_of(ids, targets)
 
         return loss
@@ -238,7 +239,9 @@ def estimate_bytes(model: Model, config: Config, precision: torch.dtype, windows
     update = 4 * sum(update_numbers(*matrix.weight.shape) for matrix in matrices_of(model))
     step = step_bytes(model, config, precision, windows, teacher)
     teachers = 0 if teacher is None else 4 * teacher.num_parameters()
-    return state_bytes(model, config) + teachers + max(step, update, evaluation_bytes(model, config.eval_tokens))
+    training, evaluation = max(step, update), evaluation_bytes(model, config.eval_tokens)
+    keeps_both = model.wte.weight.device.type == "cuda"  # what a graph takes stays its own
+    return state_bytes(model, config) + teachers + (training + evaluation if keeps_both else max(training, evaluation))
 
 
 def state_bytes(model: Model, config: Config) -> int:

@@ -1,9 +1,10 @@
 """Checks and measures everything on a GPU by one command: python tests/benchmarks/gpu.py [--nanogpt FOLDER] [--minutes 9]
 
-It needs no network: it builds the C++ in place (--wheels FOLDER installs missing packages from wheels there), runs the tests
-that wait for a GPU, then the benchmarks, the most important first, until the minutes are over. What each part prints is
-written at once to a file in --folder, and after each part the whole of it to report.md there, so that an interrupted run
-still tells most. With --tiny it does all of that in miniature on whatever device there is, to try this script itself.
+It needs no network: it builds the C++ in place (--wheels FOLDER first installs packages that are missing), runs the tests that
+wait for a GPU, then the benchmarks: a small case of everything first, the rest while the minutes last. No part takes more than
+its share of them. What it prints goes at once to log.txt in --folder, and after each part the tables to report.md there, so
+that an interrupted run still tells most. With --tiny it does all of that in miniature on whatever device there is, to try
+this script itself.
 """
 
 import argparse
@@ -11,69 +12,91 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
-
-from alilama.model.device import choose_device
 
 ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS = ROOT / "tests" / "benchmarks"
 LEAST_SECONDS = 5  # for a part: with less time left it is not begun
+CUDA_TESTS = ["tests/model/test_attention.py", "tests/training/test_trainer.py", "tests/writing/test_decoding.py"]
 
 
-def parts(arguments: argparse.Namespace) -> dict[str, list]:
-    """Returns the commands by name, in the order of their importance."""
+class Part(NamedTuple):
+    name: str
+    seconds: float  # at most
+    command: list
+
+
+def parts(arguments: argparse.Namespace, work: Path) -> list[Part]:
+    """Returns what is to be run, in the order of its importance; what it makes goes to the folder `work`."""
+    tiny, python = arguments.tiny, [sys.executable]
     nanogpt = ["--nanogpt", arguments.nanogpt] if arguments.nanogpt else []
-    text, tokens = arguments.folder / "stories.txt", arguments.folder / "tokens"
-    data = arguments.data or text
-    python, tiny = [sys.executable], arguments.tiny
+    text, tokens = work / "stories.txt", work / "tokens"
 
-    def training(shapes: str, contexts: str, precision: str, step_tokens: int) -> list:
+    def training(shapes: str, contexts: str, precision: str, step_tokens: int, turns: int) -> list:
         if tiny:
-            shapes, contexts, step_tokens = "470K", "32", 64
-        size = ["--shapes", shapes, "--contexts", contexts, "--tokens", str(step_tokens), "--turns", "1" if tiny else "5"]
+            shapes, contexts, step_tokens, turns = "470K", "32", 64, 1
+        size = ["--shapes", shapes, "--contexts", contexts, "--tokens", step_tokens, "--turns", turns]
         return [*python, BENCHMARKS / "training.py", *nanogpt, *size, "--precision", precision]
 
-    tiny_run = ["--train_tokens=400", "--batch_size=2", "--max_seq_len=32", "--eval_tokens=100"]
-    vocabulary = ["--vocab_size=1000" if tiny else "--vocab_size=4096"]
-    race_tokens = "2000" if tiny else "22e6"
-    return {
-        "build": [*python, "setup.py", "build_ext", "--inplace"],
-        "tests": [*python, "-m", "pytest", "-q", "-m", "cuda", "-p", "no:cacheprovider"],
-        "training, bf16": training("2M,470K,15M,110M", "128", "bf16", 8192),
-        "training, bf16, context 1,024": training("110M,15M", "1024", "bf16", 32_768),
-        "generation": [
-            *[*python, BENCHMARKS / "generation.py", *nanogpt, "--no-transformers", "--shapes", "470K" if tiny else "2M,110M"],
-            *(["--tokens", "8", "--batch", "2", "--turns", "1"] if tiny else []),
-        ],
-        "stories": [*python, "data/make_stories.py", "--megabytes", "1" if tiny else "14", "--out", text],
-        "tokens": [*python, "tokenize_data.py", f"--data_files={data}", f"--tokens_dir={tokens}", *vocabulary],
-        "a run of train.py": [
-            *[*python, "train.py", f"--tokens_dir={tokens}", f"--models_dir={arguments.folder}", "--model_name=model"],
-            *(tiny_run if tiny else ["--minutes=0.5"]),
-        ],
-        "time to nanoGPT's loss": [
-            *[*python, BENCHMARKS / "learning.py", *nanogpt, "--race", "0.1,0.15,0.2,0.3,0.5", "--train_tokens", race_tokens],
-            *["--batches", "64" if tiny else "8192", "--settings", f"tokens_dir={tokens}"],
-            *(["--contexts", "32"] if tiny else ["--shapes", "128x8x8"]),
-        ],
-        "training, fp16": training("2M,110M", "128", "fp16", 8192),
-        "training, fp32": training("2M,110M", "128", "fp32", 8192),
-        "training, bf16, context 512": training("470K,2M,15M,110M", "512", "bf16", 32_768),
-    }
+    def generation(shapes: str) -> list:
+        size = ["--shapes", "470K", "--tokens", 8, "--batch", 2, "--turns", 1] if tiny else ["--shapes", shapes]
+        return [*python, BENCHMARKS / "generation.py", *nanogpt, "--no-transformers", *size]
+
+    length = ["--batch_size=2", "--train_tokens=400"] if tiny else ["--d_model=128", "--blocks=8", "--train_tokens=3e6"]
+    race = (
+        ["--contexts", 32, "--batches", 64, "--train_tokens", 2000] if tiny else ["--batches", 8192, "--train_tokens", "22e6"]
+    )
+    found = [
+        Part("build", 120, [*python, "setup.py", "build_ext", "--inplace"]),
+        Part("tests", 150, [*python, "-m", "pytest", "-q", "-m", "cuda", "-p", "no:cacheprovider", *CUDA_TESTS]),
+        Part("training, 2M, bf16", 90, training("2M", "128", "bf16", 8192, 3)),
+        Part("generation, 2M", 40, generation("2M")),
+    ]
+    if not arguments.data:
+        found.append(Part("stories", 60, [*python, "data/make_stories.py", "--megabytes", 1 if tiny else 14, "--out", text]))
+    found += [
+        Part(
+            "tokens",
+            60,
+            [
+                *[*python, "tokenize_data.py", f"--data_files={arguments.data or text}", f"--tokens_dir={tokens}"],
+                f"--vocab_size={1000 if tiny else 4096}",
+            ],
+        ),
+        Part(
+            "a run of train.py",
+            90,
+            [*python, "train.py", f"--tokens_dir={tokens}", f"--models_dir={work}", "--model_name=model", *length],
+        ),
+        Part("training, 110M, bf16, context 1,024", 150, training("110M", "1024", "bf16", 32_768, 3)),
+    ]
+    if arguments.nanogpt:
+        race += ["--race", "0.1,0.15,0.2,0.3,0.5", "--learning_rates", "2e-3", "--settings", f"tokens_dir={tokens}"]
+        found.append(Part("time to nanoGPT's loss", 120, [*python, BENCHMARKS / "learning.py", *nanogpt, *race]))
+    return [
+        *found,
+        Part("training, bf16, context 128", 150, training("470K,15M,110M", "128", "bf16", 8192, 5)),
+        Part("training, fp16", 90, training("2M,110M", "128", "fp16", 8192, 3)),
+        Part("training, fp32", 90, training("2M,110M", "128", "fp32", 8192, 3)),
+        Part("training, bf16, context 512", 150, training("470K,2M,15M,110M", "512", "bf16", 32_768, 3)),
+        Part("generation, 110M", 60, generation("110M")),
+    ]
 
 
 def run(command: list, log: Path, seconds: float) -> str:
-    """Runs a command, with its output in a file, and returns how it ended."""
+    """Runs a command, with its output at the end of a file, and returns how it ended."""
     started = time.perf_counter()
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    with open(log, "w", encoding="utf-8") as file:
+    paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    with open(log, "a", encoding="utf-8") as file:
         process = subprocess.Popen(
             [str(word) for word in command],
             cwd=ROOT,
-            env=environment,
+            env=os.environ | {"PYTHONPATH": paths, "PYTHONUNBUFFERED": "1"},
             stdout=file,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # so that what it started ends with it
@@ -93,35 +116,37 @@ def main():
     parser.add_argument("--data", metavar="FILE", help="text to train on [demo stories]")
     parser.add_argument("--wheels", metavar="FOLDER", help="folder with wheels of packages that are missing")
     parser.add_argument("--minutes", type=float, default=9, help="how long all of it may take [9]")
-    parser.add_argument("--folder", type=Path, default=Path("gpu"), help="where the results go [gpu]")
+    parser.add_argument("--folder", type=Path, default=Path("gpu"), help="where log.txt and report.md go [gpu]")
     parser.add_argument("--tiny", action="store_true", help="all of it in miniature, on any device")
     arguments = parser.parse_args()
     started = time.perf_counter()
-    arguments.folder = arguments.folder.resolve()
     for name in ("nanogpt", "data", "wheels"):
         if getattr(arguments, name):
             setattr(arguments, name, str(Path(getattr(arguments, name)).resolve()))
-    arguments.folder.mkdir(parents=True, exist_ok=True)
-    device = choose_device()
-    card = torch.cuda.get_device_name() if device == "cuda" else f"{device}, no GPU"
+    folder = arguments.folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / "log.txt"
+    log.write_text("", encoding="utf-8")
+    card = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     report = f"# {card}, torch {torch.__version__}\n"
-    commands = parts(arguments)
-    if arguments.wheels:
-        wheels = sorted(Path(arguments.wheels).glob("*.whl"))
-        commands = {"wheels": [sys.executable, "-m", "pip", "install", "--no-index", "--no-deps", *wheels]} | commands
-    if arguments.data:
-        del commands["stories"]
-    if not arguments.nanogpt:
-        del commands["time to nanoGPT's loss"]
-    for number, (name, command) in enumerate(commands.items()):
-        seconds_left = 60 * arguments.minutes - (time.perf_counter() - started)
-        log = arguments.folder / f"{number:02}.txt"
-        ended = run(command, log, seconds_left) if seconds_left > LEAST_SECONDS else "left out, for the time was over"
-        output = log.read_text(encoding="utf-8", errors="replace").strip() if log.exists() else ""
-        tables = "\n".join(line for line in output.splitlines() if line.startswith("|")).replace("\n| shape", "\n\n| shape")
-        report += f"\n## {name}: {ended}\n\n{tables}\n\n```\n{output}\n```\n"
-        (arguments.folder / "report.md").write_text(report, encoding="utf-8")
-        print(f"{name}: {ended}", flush=True)
+    with tempfile.TemporaryDirectory() as work:
+        commands = parts(arguments, Path(work))
+        if arguments.wheels:
+            wheels = sorted(Path(arguments.wheels).glob("*.whl"))
+            install = [sys.executable, "-m", "pip", "install", "--no-index", "--no-deps", *wheels]
+            commands.insert(0, Part("wheels", 60, install))
+        for part in commands:
+            seconds_left = 60 * arguments.minutes - (time.perf_counter() - started)
+            before = log.stat().st_size
+            ended = "left out, for the time was over"
+            if seconds_left > LEAST_SECONDS:
+                ended = run(part.command, log, min(part.seconds, seconds_left))
+            output = log.read_bytes()[before:].decode(errors="replace").splitlines()
+            tables = "\n".join(line for line in output if line.startswith("|")).replace("\n| shape", "\n\n| shape")
+            rest = "\n".join([line for line in output if not line.startswith("|")][-30:])
+            report += f"\n## {part.name}: {ended}\n\n{tables}\n\n```\n{rest}\n```\n"
+            (folder / "report.md").write_text(report, encoding="utf-8")
+            print(f"{part.name}: {ended}", flush=True)
 
 
 if __name__ == "__main__":

@@ -185,6 +185,7 @@ def main():
             hidden_dim=None,
             max_seq_len=int(context),
             batch_size=round(batch / context),
+            epochs=None,
             train_tokens=int(arguments.train_tokens),
         )
         if arguments.race:

@@ -1,7 +1,7 @@
 """Measures training: python tests/benchmarks/training.py [--nanogpt FOLDER] [--shapes 470K,2M] [--contexts 128]
 
-For each shape and context: tokens/s, FLOP/s, the share of the device's peak and the peak memory (of a process of its own)
-of a whole step (loader, forward, backward, clipping, optimizer) as train.py makes it with the settings of TRAINCONFIG.py,
+For each shape and context: tokens/s, FLOP/s, the share of the device's peak and the peak memory (on the CPU that of
+a process of its own) of a whole step (loader, forward, backward, clipping, optimizer) as train.py makes it with the settings of TRAINCONFIG.py,
 and, given a folder with nanoGPT's model.py (https://github.com/karpathy/nanoGPT), of the same step as its train.py makes it,
 eager and compiled, at the same shape, batch and precision, with the operation that made most of its attention. Everybody
 takes turns; the tables show medians. What making a batch takes of a step is the most that a device could wait for the host.
@@ -40,7 +40,7 @@ from alilama.model.attention import alibi_bias, alibi_slopes, block_attention, c
 from alilama.model.device import choose_device
 from alilama.model.model import Model, ModelConfig
 from alilama.training.optim import make_optimizers
-from alilama.training.trainer import Trainer, choose_precision, estimate_bytes
+from alilama.training.trainer import Trainer, choose_precision, state_bytes, step_bytes
 
 ROOT = Path(__file__).resolve().parents[2]
 SHAPES = {  # d_model, blocks, heads, vocabulary; the last two as in llama2.c
@@ -94,10 +94,7 @@ def peak_flops(device: str, precision: torch.dtype) -> tuple[float, str]:
 
 
 def peak_memory(arguments: argparse.Namespace, who: str, shape: str, context: int) -> int:
-    """Returns the bytes that a process has in use at its peak which does nothing but make three steps of a case.
-
-    On a GPU of its memory, else all of the process, libraries included.
-    """
+    """Returns the bytes, libraries included, that a process has in use at its peak which only makes three steps of a case."""
     case = [
         "--only",
         who,
@@ -115,9 +112,18 @@ def peak_memory(arguments: argparse.Namespace, who: str, shape: str, context: in
     return int(result.stdout.split()[-1])
 
 
-def print_peak_memory(train_step, device: str):
+def print_peak_memory(train_step):
     seconds_of(train_step, 0, 3)
-    print(torch.cuda.max_memory_allocated() if device == "cuda" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+
+def start_of_memory(device: str) -> int:
+    """Returns what a GPU has in use, and begins to look for its peak."""
+    if device != "cuda":
+        return 0
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    return torch.cuda.memory_allocated()
 
 
 def random_windows(name: str, context: int, batch_size: int) -> tuple[ModelConfig, TrainingWindows]:
@@ -236,13 +242,17 @@ def compare_steps(arguments: argparse.Namespace, device: str, precision: torch.d
                 makers["nanoGPT compiled"] = partial(make_nanogpt, arguments.nanogpt, True)
             of_case = (shape, batch_size, precision, device, batches)
             if arguments.only:
-                print_peak_memory(makers[arguments.only](*of_case), device)
+                print_peak_memory(makers[arguments.only](*of_case))
                 return
-            memory = {who: peak_memory(arguments, who, name, context) for who in makers}
-            steps, seconds = {}, {who: [] for who in makers}
+            steps, memory, seconds = {}, {}, {who: [] for who in makers}
             for who, make in makers.items():
+                before = start_of_memory(device)
                 steps[who] = make(*of_case)
                 seconds_of(steps[who], 0, 5)  # compiles, and records the graph
+                if device == "cuda":
+                    memory[who] = torch.cuda.max_memory_allocated() - before
+                else:
+                    memory[who] = peak_memory(arguments, who, name, context)
             for turn in range(arguments.turns):
                 for who, train_step in steps.items():
                     seconds[who].append(seconds_of(train_step, 5 + turn * arguments.steps, arguments.steps))
@@ -257,7 +267,8 @@ def compare_steps(arguments: argparse.Namespace, device: str, precision: torch.d
                     f"{flops / s / peak:.1%} | {memory[who] / 1e6:,.0f} MB | {attention_operation(steps[who], device)[:50]} |",
                     flush=True,
                 )
-            estimate = estimate_bytes(Model(shape).to(device), config_of(shape, batch_size), precision, batch_size)
+            model, config = Model(shape).to(device), config_of(shape, batch_size)
+            estimate = state_bytes(model, config) + step_bytes(model, config, precision, batch_size)
             print(f"{name}, {context}: our estimate of our memory, in tensors alone: {estimate / 1e6:,.0f} MB", flush=True)
             host = statistics.median(seconds_of(batches.batch, turn, 20) for turn in range(5))
             print(f"{name}, {context}: making a batch takes the host {host / ours:.2%} of our step", flush=True)
@@ -280,9 +291,9 @@ def attention_ways(shape: ModelConfig, device: str) -> dict[str, Callable[[torch
             with sdpa_kernel(backend):
                 return masked_attention(qkv, alibi_bias(slopes, T))
 
-        ways[f"masked, {backend.name.partition('_')[0].lower()}"] = torch.compile(masked)
+        ways[f"masked, {backend.name.partition('_')[0].lower()}"] = torch.compile(masked, dynamic=False)
     mask = create_block_mask(lambda b, h, i, j: i >= j, B=None, H=None, Q_LEN=T, KV_LEN=T, device=device)
-    ways["FlexAttention"] = torch.compile(lambda qkv: block_attention(qkv, slopes, mask))
+    ways["FlexAttention"] = torch.compile(lambda qkv: block_attention(qkv, slopes, mask), dynamic=False)
     return ways
 
 
@@ -304,7 +315,7 @@ def compare_attention(arguments: argparse.Namespace, device: str, precision: tor
             bias = alibi_bias(alibi_slopes(shape.num_heads).to(device), context)
             expected = masked_attention(exact, bias)
             (expected_gradient,) = torch.autograd.grad(expected.square().sum(), exact)
-            ways = attention_ways(shape, device) | {"without biases": torch.compile(without_biases)}
+            ways = attention_ways(shape, device) | {"without biases": torch.compile(without_biases, dynamic=False)}
             seconds, errors = {}, {}
             for way, attend in ways.items():
                 try:
@@ -337,7 +348,7 @@ def main():
     parser.add_argument("--precision", default="auto", help="bf16, fp16, fp32 or auto [auto]")
     parser.add_argument("--turns", type=int, default=7, help="how often everybody is timed [7]")
     parser.add_argument("--steps", type=int, help="steps timed in a turn [1, on a GPU 20]")
-    parser.add_argument("--only", metavar="WHO", help="print the peak memory of one of them, in bytes, and end")
+    parser.add_argument("--only", metavar="WHO", help="print the peak memory of one of them on the CPU, in bytes, and end")
     arguments = parser.parse_args()
     device = choose_device()
     arguments.tokens = arguments.tokens or (32_768 if device == "cuda" else 4096)
