@@ -1,11 +1,11 @@
 """Measures training: python tests/benchmarks/training.py [--nanogpt FOLDER] [--shapes 470K,2M] [--contexts 128]
 
-For each shape and context: tokens/s, FLOP/s, the share of the device's peak and the peak memory (on the CPU that of
-a process of its own) of a whole step (loader, forward, backward, clipping, optimizer) as train.py makes it with the settings of TRAINCONFIG.py,
-and, given a folder with nanoGPT's model.py (https://github.com/karpathy/nanoGPT), of the same step as its train.py makes it,
-eager and compiled, at the same shape, batch and precision, with the operation that made most of its attention. Everybody
-takes turns; the tables show medians. What making a batch takes of a step is the most that a device could wait for the host.
-Then attention alone: all ways that work here to compute it with linear biases, and plain causal attention without.
+For each shape and context: tokens/s, FLOP/s, the share of the device's peak and the peak memory (on the CPU that of a process
+of its own) of a whole step (loader, forward, backward, clipping, optimizer) as train.py makes it with the settings of
+TRAINCONFIG.py, and, given a folder with nanoGPT's model.py (https://github.com/karpathy/nanoGPT), of the same step as its
+train.py makes it, eager and compiled, at the same shape, batch and precision, with the operation that made most of its
+attention. Everybody takes turns; the tables show medians. What making a batch takes of a step is the most that a device could
+wait for the host. Then attention alone: all ways that work here to compute it with linear biases, and plain causal attention.
 
 FLOPs are those of the matrices, 6 for each weight and token, and of causal attention, 6 * blocks * context * d_model a token
 (half of what Chowdhery et al. 2022, arXiv:2204.02311, appendix B count, since half of the scores are never needed).
