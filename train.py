@@ -280,7 +280,7 @@ def memorizing_advice(rows: list[dict[str, float]], run: Run, num_parameters: in
         enough = f"--train_tokens={best['tokens']:.0f}"
     remedies = [f"less training ({enough} would have been enough)"]
     remedies += ["a smaller d_model or fewer blocks"] if num_parameters > num_tokens / 4 else []
-    remedies += ["more text", f"--dropout={min(0.5, run.config.dropout + 0.1):g}"]
+    remedies += ["more text", f"--dropout={min(0.9, run.config.dropout + 0.1):g}"]
     return (
         f"The model is memorizing: since step {best['step']:,.0f} the validation loss rises while the training loss falls, "
         f"with {num_parameters:,} parameters for {num_tokens:,} tokens of text. What helps: {', or '.join(remedies)}. The "

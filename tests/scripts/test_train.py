@@ -2,9 +2,12 @@
 
 import math
 import os
+import runpy
 import signal
 import subprocess
 import sys
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -267,6 +270,23 @@ def test_a_model_that_memorizes_is_told_so_with_what_to_change(train_here, tmp_p
     train_here(tokens_dir=tmp_path / "few", train_tokens=80 * B * T, eval_interval=5, dropout=0.0)
     said = [line for line in capsys.readouterr().out.splitlines() if "memorizing" in line]
     assert said and "--train_tokens=" in said[0] and "fewer blocks" in said[0] and "more text" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "advice"),
+    [
+        ({"epochs": 4.0}, ["--epochs=2.00 ", "--dropout=0.1."]),
+        ({"train_tokens": 1000, "dropout": 0.2}, ["--train_tokens=500 ", "--dropout=0.3."]),
+        ({"minutes": 3.0, "dropout": 0.5}, ["--minutes=1.5 ", "--dropout=0.6."]),
+    ],
+)
+def test_the_advice_on_memorizing_can_be_followed(settings, advice, make_config):
+    train = runpy.run_path(str(ROOT / "train.py"))
+    config = replace(make_config(), **{"minutes": None, "epochs": None, "train_tokens": None, "dropout": 0.0} | settings)
+    run = SimpleNamespace(config=config, num_steps=20, meta=SimpleNamespace(tokens={"train": 10_000}))
+    rows = [{"step": 10.0, "tokens": 500.0, "epoch": 2.0, "val_loss": 3.0}, {"step": 20.0, "val_loss": 4.0}]
+    said = train["memorizing_advice"](rows, run, 10)
+    assert all(words in said.replace(",", " ").replace(". ", ".  ") for words in advice), said
 
 
 def test_in_a_log_progress_is_a_few_lines(trained):

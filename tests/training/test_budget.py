@@ -140,7 +140,7 @@ def make_steps(pace, clock, seconds_of_step, seconds_of_evaluation) -> tuple[lis
         clock[0] += seconds_of_step(run.step + 1)
         run.step += 1
         if pace.is_evaluated():
-            clock[0] += seconds_of_evaluation
+            clock[0] += seconds_of_evaluation(run.step)
             evaluated.append(run.step)
         settled += [run.num_steps] if run.is_settled else []
     return settled, evaluated
@@ -158,7 +158,10 @@ def test_a_run_ends_when_its_minutes_are_over(load, clock, steps_in_time, minute
     pace = Pace(run, started, "cpu", steps_in_time * config.batch_size * config.max_seq_len // 10)
     clock[0] += compiling
     settled, _ = make_steps(
-        pace, clock, lambda step: seconds_per_step * (2 if step <= 3 else 1), pace.steps_of_evaluation * seconds_per_step + 0.2
+        pace,
+        clock,
+        lambda step: seconds_per_step * (2 if step <= 3 else 1),
+        lambda step: pace.steps_of_evaluation * seconds_per_step + 0.2,
     )
     assert run.is_settled and set(settled) == {run.num_steps}
     assert clock[0] - started <= 60 * minutes * 1.1
@@ -167,13 +170,20 @@ def test_a_run_ends_when_its_minutes_are_over(load, clock, steps_in_time, minute
         assert 0.9 * 60 * minutes <= clock[0] - started <= 60 * minutes
 
 
+def test_evaluations_are_not_taken_for_steps(load, clock):
+    config, _ = settle_on_cpu(load("--minutes=5", "--eval_interval=1"), 1_000_000)
+    started = clock[0]
+    make_steps(Pace(Run(config, meta(1_000_000), 1000), started, "cpu", 1000), clock, lambda step: 0.1, lambda step: 1)
+    assert 0.9 * 300 <= clock[0] - started <= 300
+
+
 @pytest.mark.parametrize("slow", [5, 6, 9])
 @pytest.mark.parametrize("seconds", [2, 4, 10])
 def test_one_slow_step_does_not_end_a_run(load, clock, slow, seconds):
     config, _ = settle_on_cpu(load("--minutes=1"), 1_000_000)
     started = clock[0]
     pace = Pace(Run(config, meta(1_000_000), 1000), started, "cpu", 1000)
-    make_steps(pace, clock, lambda step: seconds if step == slow else 0.05, 0.1)
+    make_steps(pace, clock, lambda step: seconds if step == slow else 0.05, lambda step: 0.1)
     assert pace.run.step >= 8 and (seconds > 2 or 40 <= clock[0] - started <= 60)
 
 
@@ -181,7 +191,7 @@ def test_a_run_whose_minutes_are_over_before_it_has_begun_ends_at_once(load, clo
     config, _ = settle_on_cpu(load("--minutes=1"), 1_000_000)
     pace = Pace(Run(config, meta(1_000_000), 1000), clock[0], "cpu", 1000)
     clock[0] += 100
-    _, evaluated = make_steps(pace, clock, lambda step: 1, 0)
+    _, evaluated = make_steps(pace, clock, lambda step: 1, lambda step: 0)
     assert pace.run.step < 10 and pace.run.is_settled and evaluated == [pace.run.step]
 
 
@@ -193,7 +203,7 @@ def test_evaluations_take_a_twentieth_of_the_time_however_long_they_take(load, c
     run = Run(config, meta(1_000_000), 100_000)
     started = clock[0]
     pace = Pace(run, started, "cpu", 200_000)
-    _, evaluated = make_steps(pace, clock, lambda step: 0.01, seconds)
+    _, evaluated = make_steps(pace, clock, lambda step: 0.01, lambda step: seconds)
     assert len(evaluated) >= 5
     later = [step for step in evaluated if step > run.num_steps / 10]  # by then the interval is right
     assert seconds * (len(later) - 1) <= 0.05 * 0.01 * run.num_steps
@@ -204,13 +214,13 @@ def test_evaluations_take_a_twentieth_of_the_time_however_long_they_take(load, c
 def test_an_evaluation_that_was_held_up_makes_the_next_ones_rare_and_not_unheard_of(load, clock):
     pace = Pace(Run(load(), meta(1000), 10**6), clock[0], "cpu", 200_000)
     first = pace.eval_interval
-    _, evaluated = make_steps(pace, clock, lambda step: 0.05 if step != first + 1 else 600.0, 0.1)
+    _, evaluated = make_steps(pace, clock, lambda step: 0.05, lambda step: 600.0 if step == first else 0.1)
     assert evaluated[1] <= 9 * first
 
 
 def test_an_interval_that_was_given_stays(load, clock):
     pace = Pace(Run(load("--eval_interval=7"), meta(1000), 100), 0.0, "cpu", 200_000)
-    assert make_steps(pace, clock, lambda step: 0.01, 100)[1] == [*range(7, 100, 7), 100]
+    assert make_steps(pace, clock, lambda step: 0.01, lambda step: 100)[1] == [*range(7, 100, 7), 100]
 
 
 def test_the_speed_of_the_machine_is_that_of_its_products():

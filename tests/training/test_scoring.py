@@ -185,9 +185,14 @@ def test_where_memory_runs_out_windows_are_scored_in_halves(stride, model, token
     monkeypatch.setattr(model, "hidden", small_memory)
     score = evaluate(model, tokenizer, ids, 16, stride=stride)
     assert max(sizes) > 20 and score.tokens == expected.tokens and score.nats == pytest.approx(expected.nats, rel=1e-5)
-    monkeypatch.setattr(model, "hidden", lambda inputs: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        evaluate(model, tokenizer, ids, 16)
+    for error in (torch.OutOfMemoryError("out of memory, for one window too"), ZeroDivisionError("and this is another one")):
+
+        def fails(inputs, error=error):
+            raise error
+
+        monkeypatch.setattr(model, "hidden", fails)
+        with pytest.raises(type(error), match=str(error)):
+            evaluate(model, tokenizer, ids, 16)
 
 
 @pytest.mark.parametrize("stride", [None, 3])

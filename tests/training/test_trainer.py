@@ -162,6 +162,7 @@ def test_as_many_windows_as_the_estimate_lets_fit_are_computed_at_once(make_conf
     to_come = state_bytes(model, config) - 8 * model.num_parameters()
     fitting = partial(fitting_windows, model=model, config=config, precision=torch.float32)
     assert fitting(32, 10**12) == 32
+    assert fitting(32, (to_come + step_bytes(model, config, torch.float32, 16)) / 0.91) == 8
     for windows in (16, 8, 1):
         assert fitting(32, (to_come + step_bytes(model, config, torch.float32, windows)) / 0.9 + 1) == windows
     assert fitting(32, 0) == 1
