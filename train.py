@@ -9,7 +9,6 @@ import os
 import shlex
 import sys
 import time
-from dataclasses import fields
 from pathlib import Path
 
 # Threads that wait sleep soon: while they spin, two of them are half as fast as one beside another program that is busy.
@@ -61,7 +60,7 @@ def main(argv: list[str]):
 
     # Model and optimizers
     if config.init_from is None:
-        model = Model(model_config(config, tokenizer.vocab_size)).to(device)
+        model = Model(ModelConfig.of(config, tokenizer.vocab_size)).to(device)
     else:
         model = start_from(config.init_from, tokenizer, config).to(device)
     optimizers = make_optimizers(model, config, precision)
@@ -134,12 +133,6 @@ def load_tokens(config: Config) -> tuple[Tokenizer, TokenFiles]:
     if any(token in config.sample_prompt for token in tokenizer.special_tokens):
         raise UserError(f"sample_prompt = {config.sample_prompt!r} holds a special token; leave it out")
     return tokenizer, load_token_files(folder, tokenizer)
-
-
-def model_config(config: Config, vocab_size: int) -> ModelConfig:
-    """Returns the shape of a model: the settings that are called as its fields are."""
-    shape = {field.name: getattr(config, field.name) for field in fields(ModelConfig) if field.name != "vocab_size"}
-    return ModelConfig(vocab_size, **shape)
 
 
 def count_steps(config: Config, batches: TrainingWindows) -> int:

@@ -4,13 +4,14 @@ Shapes: B batch, T time, C = d_model, H heads, D = C / H head width, V vocabular
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from alilama.common.config import Config
 from alilama.model.attention import SLOPE_RULE, alibi_slopes, check_kernel, choose_attention
 from alilama.model.loss import Taught, linear_cross_entropy
 
@@ -33,6 +34,11 @@ class ModelConfig:
     hidden_dim: int
     max_seq_len: int
     dropout: float = 0.0
+
+    @classmethod
+    def of(cls, config: Config, vocab_size: int) -> "ModelConfig":
+        """Returns the shape that settings describe: those that are called as its fields are."""
+        return cls(vocab_size, *(getattr(config, field.name) for field in fields(cls) if field.name != "vocab_size"))
 
 
 class Model(nn.Module):

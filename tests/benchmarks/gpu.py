@@ -22,7 +22,6 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS = ROOT / "tests" / "benchmarks"
 LEAST_SECONDS = 5  # for a part: with less time left it is not begun
-CUDA_TESTS = ["tests/model/test_attention.py", "tests/training/test_trainer.py", "tests/writing/test_decoding.py"]
 
 
 class Part(NamedTuple):
@@ -48,12 +47,13 @@ def parts(arguments: argparse.Namespace, work: Path) -> list[Part]:
         return [*python, BENCHMARKS / "generation.py", *nanogpt, "--no-transformers", *size]
 
     length = ["--batch_size=2", "--train_tokens=400"] if tiny else ["--d_model=128", "--blocks=8", "--train_tokens=3e6"]
-    race = (
-        ["--contexts", 32, "--batches", 64, "--train_tokens", 2000] if tiny else ["--batches", 8192, "--train_tokens", "22e6"]
-    )
+    race = ["--shapes", "128x8x8", "--batches", 8192, "--train_tokens", "22e6"]
+    if tiny:
+        race = ["--contexts", 32, "--batches", 64, "--train_tokens", 2000]
+    cuda_tests = [path for path in sorted(ROOT.glob("tests/*/test_*.py")) if "mark.cuda" in path.read_text(encoding="utf-8")]
     found = [
         Part("build", 120, [*python, "setup.py", "build_ext", "--inplace"]),
-        Part("tests", 150, [*python, "-m", "pytest", "-q", "-m", "cuda", "-p", "no:cacheprovider", *CUDA_TESTS]),
+        Part("tests", 150, [*python, "-m", "pytest", "-q", "-m", "cuda", "-p", "no:cacheprovider", *cuda_tests]),
         Part("training, 2M, bf16", 90, training("2M", "128", "bf16", 8192, 3)),
         Part("generation, 2M", 40, generation("2M")),
     ]

@@ -70,11 +70,6 @@ def bits_per_byte(model, ids: torch.Tensor, text_bytes: int, context: int) -> fl
     return nats / math.log(2) / text_bytes
 
 
-def shape_of(config: Config, tokenizer: Tokenizer) -> ModelConfig:
-    names = ("d_model", "blocks", "num_heads", "hidden_dim", "max_seq_len")
-    return ModelConfig(tokenizer.vocab_size, *(getattr(config, name) for name in names))
-
-
 def make_steps(num_steps: int, make_step: Callable[[int], None]) -> float:
     """Makes all steps and returns the seconds that they took, those of compiling left out."""
     started = time.perf_counter()
@@ -93,7 +88,7 @@ def train_nanogpt(folder: str, config: Config, files: TokenFiles, tokenizer: Tok
     device, context = choose_device(), config.max_seq_len
     precision = choose_precision(device, config.precision)
     torch.manual_seed(1337)
-    model = load_nanogpt(folder, shape_of(config, tokenizer)).to(device)
+    model = load_nanogpt(folder, ModelConfig.of(config, tokenizer.vocab_size)).to(device)
     with contextlib.redirect_stdout(io.StringIO()):
         optimizer = model.configure_optimizers(0.1, peak, (0.9, 0.99), device)
     scaler = torch.amp.GradScaler(device, enabled=precision == torch.float16)
@@ -116,7 +111,7 @@ def train_ours(config: Config, files: TokenFiles, tokenizer: Tokenizer) -> tuple
     device, context = choose_device(), config.max_seq_len
     precision = choose_precision(device, config.precision)
     torch.manual_seed(config.seed)
-    model = Model(shape_of(config, tokenizer)).to(device).train()
+    model = Model(ModelConfig.of(config, tokenizer.vocab_size)).to(device).train()
     optimizers, teacher = make_optimizers(model, config, precision), load_teacher(config, tokenizer, device)
     trainer = Trainer(model, optimizers, config, precision, teacher, on_message=print)
     batches = TrainingWindows(files, context, config.batch_size, config.seed)

@@ -256,8 +256,8 @@ def compare_steps(arguments: argparse.Namespace, device: str, precision: torch.d
             for turn in range(arguments.turns):
                 for who, train_step in steps.items():
                     seconds[who].append(seconds_of(train_step, 5 + turn * arguments.steps, arguments.steps))
-            parameters = Model(shape).num_parameters()
-            flops = batch_size * context * (6 * parameters + 6 * shape.blocks * context * shape.d_model)
+            model = Model(shape).to(device)
+            flops = batch_size * context * (6 * model.num_parameters() + 6 * shape.blocks * context * shape.d_model)
             ours = statistics.median(seconds["Alilama"])
             for who in makers:
                 s = statistics.median(seconds[who])
@@ -267,7 +267,7 @@ def compare_steps(arguments: argparse.Namespace, device: str, precision: torch.d
                     f"{flops / s / peak:.1%} | {memory[who] / 1e6:,.0f} MB | {attention_operation(steps[who], device)[:50]} |",
                     flush=True,
                 )
-            model, config = Model(shape).to(device), config_of(shape, batch_size)
+            config = config_of(shape, batch_size)
             estimate = state_bytes(model, config) + step_bytes(model, config, precision, batch_size)
             print(f"{name}, {context}: our estimate of our memory, in tensors alone: {estimate / 1e6:,.0f} MB", flush=True)
             host = statistics.median(seconds_of(batches.batch, turn, 20) for turn in range(5))
