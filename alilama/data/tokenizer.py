@@ -266,6 +266,35 @@ class Tokenizer:
             return self._encode_by(self._core.encode_to_numpy, text)
         return self._core.encode_pieces(self._cut(to_bytes(text)))
 
+    def encode_with_offsets(self, text: str) -> tuple[np.ndarray, np.ndarray]:
+        """Encodes text as `encode_to_numpy` does and says where each token stands: [tokens, 2] int64, text[start:stop].
+
+        A token with a part of a character, of which others hold the rest, has the whole character's place. Surrogates that
+        form a pair count as the one character that they are encoded as.
+        """
+        ids = self.encode_to_numpy(text)
+        sizes = self._token_sizes[ids]
+        ends = np.cumsum(sizes)
+        is_first_byte = (np.frombuffer(to_bytes(text), np.uint8) & 0xC0) != 0x80
+        char_of_byte = np.cumsum(is_first_byte) - 1
+        return ids, np.stack([char_of_byte[ends - sizes], char_of_byte[ends - 1] + 1], axis=1)
+
+    def count(self, text: str) -> int:
+        """Returns the number of tokens that `encode_ordinary` gives."""
+        return len(self.encode_to_numpy(text))
+
+    def encode_files(
+        self, files: str | os.PathLike | Iterable[str | os.PathLike], num_threads: int | None = None
+    ) -> np.ndarray:
+        """Encodes the documents of text files, folders or glob patterns, each preceded by <|endoftext|>, into one array.
+
+        On `num_threads` threads (all cores unless given), in the order of the files; dtype as `encode_to_numpy` has it.
+        Raises UserError for files that are not there.
+        """
+        blocks = read_blocks(find_sources(files, "files"), self.native_pattern)
+        encoded = map_blocks(lambda block: self.encode_block(block)[0], blocks, choose_num_threads(num_threads))
+        return np.concatenate(list(encoded))
+
     def _encode_by(self, encode: Callable, text: str) -> list[int] | np.ndarray:
         try:
             return encode(self.pattern, text)
@@ -325,6 +354,11 @@ class Tokenizer:
     def merges(self) -> list[tuple[int, int]]:
         """The pairs of ids in the order they were learned: merge i makes id 256 + i unless the tokenizer is a foreign one."""
         return [(left, right) for left, right, _ in self._vocabulary.merges]
+
+    @cached_property
+    def _token_sizes(self) -> np.ndarray:
+        """Bytes of each token: [ids] int64, 0 for an id that is none."""
+        return np.array([len(token) for token in self._vocabulary.tokens])
 
     @property
     def eot_id(self) -> int:

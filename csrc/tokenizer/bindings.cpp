@@ -89,7 +89,7 @@ public:
         auto& idle = std::get<Caches<Id>>(idle_caches_);
         std::unique_ptr<PieceCache<Id>> cache;
         if (idle.empty()) {
-            cache = std::make_unique<PieceCache<Id>>();
+            cache = std::make_unique<PieceCache<Id>>(encoder.make_cache<Id>());
         } else {
             cache = std::move(idle.back());
             idle.pop_back();

@@ -10,7 +10,17 @@
 
 namespace alilama {
 
-Encoder::Encoder(const Vocabulary& vocabulary) : byte_ids_(vocabulary.byte_ids), merges_(vocabulary.merges) {
+// What is rarely called stays out of the loops that it is called from.
+#if defined(_MSC_VER) && !defined(__clang__)
+#define ALILAMA_NOINLINE __declspec(noinline)
+#else
+#define ALILAMA_NOINLINE __attribute__((noinline))
+#endif
+
+constexpr size_t kMaxScanned = 64;  // bytes of a piece; longer ones are merged by a heap
+
+Encoder::Encoder(const Vocabulary& vocabulary)
+    : byte_ids_(vocabulary.byte_ids), merges_(vocabulary.merges), joins_(vocabulary.merges.size()) {
     offsets_.push_back(0);
     for (const std::string& token : vocabulary.tokens) {
         bytes_ += token;
@@ -26,18 +36,57 @@ Encoder::Encoder(const Vocabulary& vocabulary) : byte_ids_(vocabulary.byte_ids),
     for (size_t byte = 0; byte < 256; ++byte)
         if (bytes_of(byte_ids_[byte]) != std::string(1, static_cast<char>(byte)))
             throw std::invalid_argument("the token of byte " + std::to_string(byte) + " is not that byte");
-    for (size_t rank = 0; rank < merges_.size(); ++rank) {
+    for (uint32_t rank = 0; rank < merges_.size(); ++rank) {
         const auto [left, right, result] = merges_[rank];
         if (bytes_of(result) != bytes_of(left) + bytes_of(right))
             throw std::invalid_argument("merge " + std::to_string(rank) + " joins ids " + std::to_string(left) + " and " +
                                         std::to_string(right) + ", but their bytes are not those of " + std::to_string(result));
-        if (rank_by_pair_.find_or_insert(left, right, static_cast<uint32_t>(rank)) != rank)
-            throw std::invalid_argument("merge " + std::to_string(rank) + " joins the same pair as an earlier one");
+        joins_.add(bytes_of(result));
     }
-    for (const TokenId id : vocabulary.whole_pieces) whole_pieces_.emplace(bytes_of(id), id);
+    for (TokenId id = 0; id < num_ids(); ++id) {
+        const std::string_view token = vocabulary.tokens[id];
+        if (token.size() > 1 && token.size() <= WideKey<1>::kMaxSize && merges_to(token, id)) known_.push_back(id);
+    }
+    for (const TokenId id : known_) {
+        const auto* p = reinterpret_cast<const uint8_t*>(vocabulary.tokens[id].data());
+        const size_t size = size_of(id);
+        if (*p < 0x80 || size_of_char(p, p + size) != size) continue;
+        const uint32_t code_point = read_code_point(p);
+        if (char_ids_.size() <= code_point) char_ids_.resize(code_point + 1);
+        char_ids_[code_point] = id + 1;
+    }
+    for (const TokenId id : vocabulary.whole_pieces)
+        if (!merges_to(bytes_of(id), id)) whole_pieces_.emplace(bytes_of(id), id);
 }
 
-constexpr size_t kMaxScanned = 64;  // bytes of a piece; longer ones are merged by a heap
+// Whether the merges make one token, `id`, of a piece.
+bool Encoder::merges_to(std::string_view piece, TokenId id) const {
+    std::vector<TokenId> ids(piece.size());
+    return merge(piece, ids.data()) == ids.data() + 1 && ids[0] == id;
+}
+
+// Writes what a piece of up to kMaxScanned bytes is before its merges to `ids` and returns their number: its bytes, but a
+// character that is a token is that token, unless a token that begins or ends within a character may meet it: until it is
+// whole, no other merge can touch it.
+size_t Encoder::first_ids(const uint8_t* p, size_t size, TokenId* ids) const {
+    size_t num_ids = 0;
+    for (size_t i = 0; i < size;) {
+        if (p[i] >= 0xC2) {
+            const size_t next = i + size_of_char(p + i, p + size);
+            if (next > i + 1 && (i == 0 || !joins_.may_join_within(p[i - 1], p[i])) &&
+                (next == size || !joins_.may_join_within(p[next - 1], p[next]))) {
+                const uint32_t code_point = read_code_point(p + i);
+                if (code_point < char_ids_.size() && char_ids_[code_point] != 0) {
+                    ids[num_ids++] = char_ids_[code_point] - 1;
+                    i = next;
+                    continue;
+                }
+            }
+        }
+        ids[num_ids++] = byte_ids_[p[i++]];
+    }
+    return num_ids;
+}
 
 // Merges neighbouring ids, lowest rank first, leftmost on ties, until no pair has a merge (Sennrich et al. 2016,
 // arXiv:1508.07909). O(size * merges done).
@@ -45,19 +94,22 @@ template <class Id>
 Id* Encoder::merge_by_scanning(const uint8_t* p, size_t size, Id* out) const {
     TokenId ids[kMaxScanned];
     uint32_t ranks[kMaxScanned];  // ranks[i]: of the merge of ids[i] and ids[i + 1], kMissing if there is none
-    for (size_t i = 0; i < size; ++i) ids[i] = byte_ids_[p[i]];
-    for (size_t i = 0; i + 1 < size; ++i) ranks[i] = rank_by_pair_.find(ids[i], ids[i + 1]);
+    size = first_ids(p, size, ids);
+    for (size_t i = 0; i + 1 < size; ++i) ranks[i] = merges_.find(ids[i], ids[i + 1]);
     while (size > 1) {
         size_t best = 0;
-        for (size_t i = 1; i + 1 < size; ++i)
-            if (ranks[i] < ranks[best]) best = i;
-        if (ranks[best] == PairMap::kMissing) break;
-        ids[best] = merges_[ranks[best]].result;
+        uint32_t best_rank = ranks[0];
+        for (size_t i = 1; i + 1 < size; ++i) {
+            best = ranks[i] < best_rank ? i : best;
+            best_rank = std::min(best_rank, ranks[i]);
+        }
+        if (best_rank == Merges::kMissing) break;
+        ids[best] = merges_[best_rank].result;
         --size;
         for (size_t i = best + 1; i < size; ++i) ids[i] = ids[i + 1];
         for (size_t i = best + 1; i + 1 < size; ++i) ranks[i] = ranks[i + 1];
-        if (best > 0) ranks[best - 1] = rank_by_pair_.find(ids[best - 1], ids[best]);
-        if (best + 1 < size) ranks[best] = rank_by_pair_.find(ids[best], ids[best + 1]);
+        if (best > 0) ranks[best - 1] = merges_.find(ids[best - 1], ids[best]);
+        if (best + 1 < size) ranks[best] = merges_.find(ids[best], ids[best + 1]);
     }
     for (size_t i = 0; i < size; ++i) *out++ = static_cast<Id>(ids[i]);
     return out;
@@ -74,13 +126,13 @@ Id* Encoder::merge_by_heap(const uint8_t* p, size_t size, Id* out) const {
     for (size_t i = 0; i < size; ++i) cells[i] = byte_ids_[p[i]];
     std::vector<Candidate> first;
     for (size_t i = 0; i + 1 < size; ++i) {
-        const uint32_t rank = rank_by_pair_.find(cells[i], cells[i + 1]);
-        if (rank != PairMap::kMissing) first.emplace_back(rank, static_cast<uint32_t>(i));
+        const uint32_t rank = merges_.find(cells[i], cells[i + 1]);
+        if (rank != Merges::kMissing) first.emplace_back(rank, static_cast<uint32_t>(i));
     }
     std::priority_queue<Candidate, std::vector<Candidate>, std::greater<>> candidates({}, std::move(first));
     const auto consider = [&](size_t left, size_t right) {
-        const uint32_t rank = rank_by_pair_.find(cells[left], cells[right]);
-        if (rank != PairMap::kMissing) candidates.emplace(rank, static_cast<uint32_t>(left));
+        const uint32_t rank = merges_.find(cells[left], cells[right]);
+        if (rank != Merges::kMissing) candidates.emplace(rank, static_cast<uint32_t>(left));
     };
     while (!candidates.empty()) {
         const auto [rank, left] = candidates.top();
@@ -99,6 +151,12 @@ Id* Encoder::merge_by_heap(const uint8_t* p, size_t size, Id* out) const {
 }
 
 template <class Id>
+Id* Encoder::merge(std::string_view piece, Id* out) const {
+    const auto* p = reinterpret_cast<const uint8_t*>(piece.data());
+    return piece.size() <= kMaxScanned ? merge_by_scanning(p, piece.size(), out) : merge_by_heap(p, piece.size(), out);
+}
+
+template <class Id>
 Id* Encoder::encode_piece(std::string_view piece, Id* out) const {
     if (!whole_pieces_.empty()) {
         if (const auto found = whole_pieces_.find(std::string(piece)); found != whole_pieces_.end()) {
@@ -106,58 +164,75 @@ Id* Encoder::encode_piece(std::string_view piece, Id* out) const {
             return out;
         }
     }
-    const auto* p = reinterpret_cast<const uint8_t*>(piece.data());
-    return piece.size() <= kMaxScanned ? merge_by_scanning(p, piece.size(), out) : merge_by_heap(p, piece.size(), out);
+    return merge(piece, out);
+}
+
+// Encodes a piece of 16 * (kBlocks - 1) to 16 * kBlocks - 1 bytes.
+template <int kBlocks, class Id>
+inline Id* Encoder::encode_short(const uint8_t* p, size_t size, PieceCache<Id>& cache, Id* out) const {
+    const auto key = WideKey<kBlocks>::of(p, size);
+    const auto& newest = cache.places_of(key)[0];
+    return newest.key == key ? newest.copy_to(out) : encode_other<kBlocks>(p, size, cache, out);
+}
+
+// The same for one that is not the newest in its places.
+template <int kBlocks, class Id>
+ALILAMA_NOINLINE Id* Encoder::encode_other(const uint8_t* p, size_t size, PieceCache<Id>& cache, Id* out) const {
+    const auto key = WideKey<kBlocks>::of(p, size);
+    auto* const places = cache.places_of(key);
+    if (places[1].key == key) {
+        std::swap(places[0], places[1]);
+        return places[0].copy_to(out);
+    }
+    Id* const end = encode_piece({reinterpret_cast<const char*>(p), size}, out);
+    cache.set(key, out, end);
+    return end;
+}
+
+// Encodes a piece of any size.
+template <class Id>
+ALILAMA_NOINLINE Id* Encoder::encode_any(const uint8_t* p, size_t size, PieceCache<Id>& cache, Id* out) const {
+    switch (size / 16) {
+        case 0: return encode_short<1>(p, size, cache, out);
+        case 1: return encode_short<2>(p, size, cache, out);
+        case 2: return encode_short<3>(p, size, cache, out);
+        case 3: return encode_short<4>(p, size, cache, out);
+        default: return encode_piece({reinterpret_cast<const char*>(p), size}, out);
+    }
 }
 
 template <class Id>
 Id* Encoder::encode(const Pattern& pattern, std::string_view text, PieceCache<Id>& cache, Id* out) const {
-    using Short = typename PieceCache<Id>::Short;
-    using Long = typename PieceCache<Id>::Long;
-    static_assert(sizeof(Short::ids) <= kSlack * sizeof(Id));
-    const auto remember = [](auto& entry, const PieceKey& key, const Id* ids, const Id* ids_end) {
-        const auto num_tokens = static_cast<size_t>(ids_end - ids);
-        entry.key = PieceKey();
-        if (num_tokens > entry.kMaxTokens) return;
-        entry.key = key;
-        std::memcpy(entry.ids, ids, num_tokens * sizeof(Id));
-        entry.ids[entry.kMaxTokens] = static_cast<Id>(num_tokens);
+    const auto* const begin = reinterpret_cast<const uint8_t*>(text.data());
+    const auto on_pieces = [&](const uint8_t* p, uint64_t ends) {
+        Id* to = out;  // in a register
+        int piece = 0;
+        do {
+            const int next = lowest_bit(ends);
+            const auto size = static_cast<size_t>(next - piece);
+            to = size < 16 ? encode_short<1>(p + piece, size, cache, to) : encode_any(p + piece, size, cache, to);
+            piece = next;
+            ends &= ends - 1;
+        } while (ends);
+        out = to;
     };
-    const auto* begin = reinterpret_cast<const uint8_t*>(text.data());
-    for_each_piece(pattern, begin, begin + text.size(), [&](const uint8_t* p, size_t size) {
-        Id* const ids = out;
-        const std::string_view piece(reinterpret_cast<const char*>(p), size);
-        if (size <= PieceKey::kMaxShort) {
-            const PieceKey key = short_key(p, size);
-            Short* entry = cache.shorts(key);
-            if (!(entry->key == key)) {
-                std::swap(entry[0], entry[1]);  // the newest stands first
-                if (!(entry->key == key)) {
-                    out = encode_piece(piece, out);
-                    return remember(*entry, key, ids, out);
-                }
-            }
-            std::memcpy(out, entry->ids, sizeof(Short::ids));
-            out += entry->ids[Short::kMaxTokens];
-            return;
-        }
-        if (size > Long::kMaxSize) {
-            out = encode_piece(piece, out);
-            return;
-        }
-        const PieceKey key = long_key(p, size);
-        Long& entry = cache.long_of(key);
-        if (entry.key == key && std::memcmp(entry.bytes, p, size) == 0) {
-            const size_t num_tokens = entry.ids[Long::kMaxTokens];
-            std::memcpy(out, entry.ids, num_tokens * sizeof(Id));
-            out += num_tokens;
-            return;
-        }
-        out = encode_piece(piece, out);
-        std::memcpy(entry.bytes, p, size);
-        remember(entry, key, ids, out);
-    });
+    const auto on_long = [&](const uint8_t* p, size_t size) { out = encode_any(p, size, cache, out); };
+    // A part of a piece must not be taken for a whole one.
+    for_each_block(pattern, whole_pieces_.empty() ? &joins_ : nullptr, begin, begin + text.size(), on_pieces, on_long);
     return out;
+}
+
+template <class Id>
+PieceCache<Id> Encoder::make_cache() const {
+    PieceCache<Id> cache;
+    for (auto known = known_.rbegin(); known != known_.rend(); ++known) {  // the last learned, which are the rarest, first
+        if (whole_pieces_.count(bytes_.substr(offsets_[*known], size_of(*known))) != 0) continue;  // as another id
+        uint8_t bytes[16] = {};
+        std::memcpy(bytes, &bytes_[offsets_[*known]], size_of(*known));
+        const auto id = static_cast<Id>(*known);
+        cache.set(WideKey<1>::of(bytes, size_of(*known)), &id, &id + 1);
+    }
+    return cache;
 }
 
 template <class Id>
@@ -186,6 +261,8 @@ std::string Encoder::decode(const Id* ids, size_t size) const {
 
 template uint16_t* Encoder::encode(const Pattern&, std::string_view, PieceCache<uint16_t>&, uint16_t*) const;
 template uint32_t* Encoder::encode(const Pattern&, std::string_view, PieceCache<uint32_t>&, uint32_t*) const;
+template PieceCache<uint16_t> Encoder::make_cache() const;
+template PieceCache<uint32_t> Encoder::make_cache() const;
 template uint16_t* Encoder::encode_piece(std::string_view, uint16_t*) const;
 template uint32_t* Encoder::encode_piece(std::string_view, uint32_t*) const;
 template std::string Encoder::decode(const uint16_t*, size_t) const;

@@ -4,53 +4,95 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <unordered_map>
 #include <vector>
 
-#include "pair_map.hpp"
+#include "joins.hpp"
+#include "merges.hpp"
 #include "piece_key.hpp"
 #include "pretokenizer.hpp"
 
 namespace alilama {
 
-// Ids of pieces met before. A piece has one set of places, from which a newer one drives the oldest: memory is bounded.
-// Not for sharing between threads.
+// Ids of pieces met before, each kind of size in a table of its own. A piece has a set of two places, from which a newer one
+// drives the oldest. Where that happens often the table grows, to a bound. Not for sharing between threads.
 template <class Id>
 class PieceCache {
 public:
-    // A short piece with all its ids, and after the last place their number: half a cache line, so that a hit is one read
-    // and one copy of fixed size.
-    struct Short {
-        static constexpr size_t kMaxTokens = 16 / sizeof(Id) - 1;
-        PieceKey key;
+    // A piece of up to 16 * kBlocks - 1 bytes with all its ids and, after the last place, their number: half a cache line for
+    // the shortest, so that a hit is one read and one copy of fixed size.
+    template <int kBlocks>
+    struct Entry {
+        static constexpr size_t kMaxTokens = 16 * kBlocks / sizeof(Id) - 1;
+        WideKey<kBlocks> key;
         Id ids[kMaxTokens + 1];
-    };
-    // A piece that PieceKey only hashes, so its bytes are compared too.
-    struct Long {
-        static constexpr size_t kMaxSize = 48, kMaxTokens = 64 / sizeof(Id) - 1;
-        PieceKey key;
-        uint8_t bytes[kMaxSize];
-        Id ids[kMaxTokens + 1];
+
+        // Copies the ids, and garbage to the size of `ids`; returns their end.
+        Id* copy_to(Id* out) const {
+            std::memcpy(out, ids, sizeof ids);
+            return out + ids[kMaxTokens];
+        }
     };
 
-    PieceCache() : shorts_(size_t{kWays} << kShortBits), longs_(size_t{1} << kLongBits) {}
-    Short* shorts(const PieceKey& key) { return &shorts_[(key.hash() >> (64 - kShortBits)) * kWays]; }
-    Long& long_of(const PieceKey& key) { return longs_[key.hash() >> (64 - kLongBits)]; }
+    // The two places for a key, the newer first. They hold until something is set.
+    template <int kBlocks>
+    Entry<kBlocks>* places_of(const WideKey<kBlocks>& key) {
+        return std::get<Table<kBlocks>>(tables_).places_of(key);
+    }
+
+    // Remembers the ids of a key that is in none of its places, unless there are too many.
+    template <int kBlocks>
+    void set(const WideKey<kBlocks>& key, const Id* begin, const Id* end) {
+        const auto num_tokens = static_cast<size_t>(end - begin);
+        if (num_tokens > Entry<kBlocks>::kMaxTokens) return;
+        Entry<kBlocks>& entry = std::get<Table<kBlocks>>(tables_).insert(key);
+        entry.key = key;
+        std::memcpy(entry.ids, begin, num_tokens * sizeof(Id));
+        entry.ids[entry.kMaxTokens] = static_cast<Id>(num_tokens);
+    }
 
 private:
-    static constexpr size_t kWays = 2;
-    static constexpr int kShortBits = 14;  // 1 MiB; 2 MiB was as fast on stories and 2% faster on source code
-    static constexpr int kLongBits = 11;   // 256 KiB
+    static constexpr int kCacheBits = 14;  // of the first table; at first they have 1024, 512, 192 and 64 KiB
 
-    std::vector<Short> shorts_;
-    std::vector<Long> longs_;
-};
+    template <int kBlocks>
+    class Table {
+    public:
+        Entry<kBlocks>* places_of(const WideKey<kBlocks>& key) { return &entries_[2 * (key.hash() >> shift_)]; }
 
-// The pair of neighbours (left, right) becomes `result`.
-struct Merge {
-    TokenId left, right, result;
+        // Makes the first place of a key free.
+        Entry<kBlocks>& insert(const WideKey<kBlocks>& key) {
+            Entry<kBlocks>* places = places_of(key);
+            if (places[1].key.size() != 0 && ++num_driven_out_ > entries_.size() / 2 && shift_ > 64 - kMostBits) {
+                grow();
+                places = places_of(key);
+            }
+            places[1] = places[0];
+            return places[0];
+        }
+
+    private:
+        static constexpr int kFirstBits = kCacheBits - 2 * (kBlocks - 1),
+                             kMostBits = kCacheBits + 4 - kBlocks;  // 8 MiB at most
+
+        void grow() {
+            std::vector<Entry<kBlocks>> old(2 * entries_.size());
+            old.swap(entries_);
+            --shift_;
+            num_driven_out_ = 0;
+            for (size_t i = old.size(); i-- > 0;)  // the older of two places first
+                if (old[i].key.size() != 0) insert(old[i].key) = old[i];
+        }
+
+        std::vector<Entry<kBlocks>> entries_ = std::vector<Entry<kBlocks>>(size_t{2} << kFirstBits);
+        int shift_ = 64 - kFirstBits;
+        size_t num_driven_out_ = 0;  // since it grew
+    };
+
+    std::tuple<Table<1>, Table<2>, Table<3>, Table<4>> tables_;
 };
 
 // What a tokenizer is made of. Tokens are numbered in any way.
@@ -69,13 +111,17 @@ public:
     explicit Encoder(const Vocabulary& vocabulary);
 
     // Ids that `encode` may write after the last one.
-    static constexpr size_t kSlack = 16;
+    static constexpr size_t kSlack = 32;
 
     // Encodes `text`, cut by `pattern`; writes at most text.size() ids to `out`, and garbage to at most kSlack more, and
     // returns the end of the ids. O(size) where pieces repeat, O(size log longest piece) at worst. Id is uint16_t or
     // uint32_t and must hold every id.
     template <class Id>
     Id* encode(const Pattern& pattern, std::string_view text, PieceCache<Id>& cache, Id* out) const;
+
+    // A cache that knows the pieces that are one token.
+    template <class Id>
+    PieceCache<Id> make_cache() const;
 
     // The same for one piece that was cut elsewhere.
     template <class Id>
@@ -90,6 +136,16 @@ public:
 
 private:
     size_t size_of(TokenId id) const { return offsets_[id + 1] - offsets_[id]; }
+    bool merges_to(std::string_view piece, TokenId id) const;
+    template <int kBlocks, class Id>
+    Id* encode_short(const uint8_t* p, size_t size, PieceCache<Id>& cache, Id* out) const;
+    template <int kBlocks, class Id>
+    Id* encode_other(const uint8_t* p, size_t size, PieceCache<Id>& cache, Id* out) const;
+    template <class Id>
+    Id* encode_any(const uint8_t* p, size_t size, PieceCache<Id>& cache, Id* out) const;
+    size_t first_ids(const uint8_t* p, size_t size, TokenId* ids) const;
+    template <class Id>
+    Id* merge(std::string_view piece, Id* out) const;
     template <class Id>
     Id* merge_by_scanning(const uint8_t* p, size_t size, Id* out) const;
     template <class Id>
@@ -98,11 +154,13 @@ private:
     static constexpr size_t kCopied = 16;  // bytes of a token that are copied at once
 
     std::array<TokenId, 256> byte_ids_;
-    std::vector<Merge> merges_;
-    PairMap rank_by_pair_;  // a merge's rank is its place in merges_
-    std::unordered_map<std::string, TokenId> whole_pieces_;
-    std::string bytes_;              // of all tokens, one after the other, and kCopied more
-    std::vector<uint32_t> offsets_;  // where each id's begin, and the end
+    Merges merges_;
+    Joins joins_;
+    std::vector<TokenId> known_;     // tokens of 2 to 15 bytes that their bytes merge to
+    std::vector<TokenId> char_ids_;  // by code point beyond ASCII: one more than the token of the character, 0 if it has none
+    std::unordered_map<std::string, TokenId> whole_pieces_;  // to which their bytes do not merge
+    std::string bytes_;                                      // of all tokens, one after the other, and kCopied more
+    std::vector<uint32_t> offsets_;                          // where each id's begin, and the end
 };
 
 }  // namespace alilama

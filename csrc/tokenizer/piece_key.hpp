@@ -49,7 +49,7 @@ inline PieceKey short_key(const uint8_t* p, size_t size) {
     return {words[0] & kMasks[size][0], (words[1] & kMasks[size][1]) | uint64_t{size} << 56};
 }
 
-// Key of a piece of 16 or more bytes.
+// Key of a piece of 16 or more bytes, which only hashes it.
 inline PieceKey long_key(const uint8_t* p, size_t size) {
     uint64_t hash = size;
     const auto mix = [&](const uint8_t* at) {
@@ -62,5 +62,35 @@ inline PieceKey long_key(const uint8_t* p, size_t size) {
     mix(p + size - 8);
     return {hash, uint64_t{size} | uint64_t{0xFF} << 56};
 }
+
+// A piece of up to 16 * kBlocks - 1 bytes as it is: its bytes, zeros after them, and its size in the last byte.
+template <int kBlocks>
+struct WideKey {
+    static constexpr size_t kMaxSize = 16 * kBlocks - 1;
+    PieceKey blocks[kBlocks];
+
+    // Of the piece of 16 * (kBlocks - 1) or more bytes at `p`; 16 * kBlocks bytes are read.
+    static WideKey of(const uint8_t* p, size_t size) {
+        WideKey key;
+        std::memcpy(key.blocks, p, 16 * (kBlocks - 1));
+        key.blocks[kBlocks - 1] = short_key(p + 16 * (kBlocks - 1), size - 16 * (kBlocks - 1));
+        key.blocks[kBlocks - 1].high |= uint64_t{size} << 56;
+        return key;
+    }
+
+    size_t size() const { return blocks[kBlocks - 1].high >> 56; }
+
+    bool operator==(const WideKey& other) const {
+        uint64_t difference = 0;
+        for (int i = 0; i < kBlocks; ++i)
+            difference |= (blocks[i].low ^ other.blocks[i].low) | (blocks[i].high ^ other.blocks[i].high);
+        return difference == 0;
+    }
+    uint64_t hash() const {
+        uint64_t hash = blocks[0].hash();
+        for (int i = 1; i < kBlocks; ++i) hash = (hash ^ hash >> 29) * 0x9E3779B97F4A7C15u ^ blocks[i].hash();
+        return hash;
+    }
+};
 
 }  // namespace alilama

@@ -3,7 +3,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "ascii_block.hpp"
+#include "char_block.hpp"
 #include "documents.hpp"
 
 namespace alilama {
@@ -122,12 +122,15 @@ const uint8_t* gpt2_piece_end(const uint8_t* p, const uint8_t* end) {
 //     letter_starts   1 . . . . . . . . . . . . . .   of runs without a prefix
 //     all starts      1 1 1 . 1 . . 1 1 . 1 . . 1 .   a|_|_b|123|4|_c|!nn|_d
 struct Classes {
-    uint64_t letter, number, other, space, newline, blank, apostrophe;
+    uint64_t letter, number, other, space, newline, blank, apostrophe, inner;
     uint64_t last_of_space;  // the last of each run of white space that something else follows
 };
 
 // The first of each run of bits.
 uint64_t run_starts(uint64_t bits) { return bits & ~(bits << 1); }
+
+// The first bytes of the characters after those whose first bytes are given.
+uint64_t next_chars(uint64_t first, uint64_t inner) { return (inner + (first << 1)) & ~inner; }
 
 // Contractions among the pieces that begin with an apostrophe and a letter.
 struct Contractions {
@@ -142,7 +145,7 @@ Contractions find_contractions(uint64_t apostrophes, const uint8_t* p, const uin
         const int size = contraction_size(p + i, end, ignore_case);
         if (size == 0) continue;
         found.apostrophe |= uint64_t{1} << i;
-        if (i + size < AsciiBlock::kSize) found.after |= letter & uint64_t{1} << (i + size);
+        if (i + size < CharBlock::kSize) found.after |= letter & uint64_t{1} << (i + size);
     }
     return found;
 }
@@ -176,10 +179,11 @@ uint64_t gpt4_starts(const Classes& c, const uint8_t* p, const uint8_t* end) {
     const uint64_t taken = c.newline & ~(c.newline + after_other);  // newlines that belong to what they follow
     const uint64_t space = c.space & ~taken;
     const uint64_t other_starts = run_starts(c.other) & ~(c.blank << 1);
-    const uint64_t prefix = (other_starts | (space & ~c.newline)) & c.letter >> 1;
-    const uint64_t letter_starts = run_starts(c.letter) & ~(prefix << 1);
+    const uint64_t prefixed = next_chars(other_starts | (space & ~c.newline), c.inner) & c.letter;
+    const uint64_t letter_starts = run_starts(c.letter) & ~prefixed;
     return white_space_starts(space, c.newline & ~taken) | (c.last_of_space & ~c.newline) | other_starts |
-           number_starts(c.number) | letter_starts | find_contractions(c.apostrophe & prefix, p, end, true, c.letter).after;
+           number_starts(c.number) | letter_starts |
+           find_contractions(c.apostrophe & prefixed >> 1, p, end, true, c.letter).after;
 }
 
 uint64_t gpt2_starts(const Classes& c, const uint8_t* p, const uint8_t* end) {
@@ -190,18 +194,15 @@ uint64_t gpt2_starts(const Classes& c, const uint8_t* p, const uint8_t* end) {
 
 // Pattern::piece_ends from where pieces start by the characters of a block.
 template <uint64_t (*starts_of)(const Classes&, const uint8_t* p, const uint8_t* end)>
-uint64_t piece_ends(const uint8_t* p, const uint8_t* end) {
-    const AsciiBlock block = read_ascii_block(p);
-    uint64_t known = ~uint64_t{0};  // the bytes that the answer rests on
-    const bool at_end = end - p < AsciiBlock::kSize && (block.beyond & low_bits(static_cast<int>(end - p))) == 0;
-    if (at_end) {
-        known = low_bits(static_cast<int>(end - p));
-    } else if (block.beyond) {
-        known = (block.beyond & (~block.beyond + 1)) - 1;
-    }
+uint64_t piece_ends(const uint8_t* p, const uint8_t* end, const Joins* joins) {
+    const CharBlock block = read_char_block(p, joins);
+    uint64_t known = ~block.unread;  // the bytes that the answer rests on
+    const bool at_end = end - p < CharBlock::kSize && (block.unread & low_bits(static_cast<int>(end - p))) == 0;
+    if (at_end) known = low_bits(static_cast<int>(end - p));
     const uint64_t last = known ^ known >> 1, space = block.space & known;
-    const Classes c = {block.letter & known,  block.number & known, block.other() & known,    space,
-                       block.newline & known, block.blank & known,  block.apostrophe & known, space & ~(space >> 1) & ~last};
+    const Classes c = {block.letter & known,         block.number & known, block.other() & known,    space,
+                       block.newline & known,        block.blank & known,  block.apostrophe & known, block.inner,
+                       space & ~(space >> 1) & ~last};
     uint64_t starts = starts_of(c, p, end);
     if (at_end) {
         starts |= last << 1;
@@ -209,7 +210,7 @@ uint64_t piece_ends(const uint8_t* p, const uint8_t* end) {
         const uint64_t no_space = known & ~space;
         starts &= no_space ? known & bits_through(highest_bit(no_space) + 1) : 0;
     }
-    return starts & ~uint64_t{1} & (known | last << 1);
+    return ((starts & (known | last << 1)) | block.cuts) & ~uint64_t{1};
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "bits.hpp"
+#include "joins.hpp"
 #include "unicode.hpp"
 
 namespace alilama {
@@ -23,8 +24,9 @@ struct Pattern {
     const uint8_t* (*piece_end)(const uint8_t* p, const uint8_t* end);
 
     // Where pieces end in the text from `p`, the beginning of one: bit i stands for p + i, 1 <= i <= 63. Only ends that
-    // nothing after the 64 bytes can change are told, so there may be none. Needs 64 readable bytes.
-    uint64_t (*piece_ends)(const uint8_t* p, const uint8_t* end);
+    // nothing after the 64 bytes can change are told, so there may be none. Needs 64 readable bytes. With `joins`, pieces
+    // are also cut between letters that no token joins.
+    uint64_t (*piece_ends)(const uint8_t* p, const uint8_t* end, const Joins* joins);
 
     // Where a text that goes on may be cut so that no piece crosses the cut: see documents.hpp, whose find_document_cut
     // is right for any pattern.
@@ -37,28 +39,24 @@ extern const std::vector<Pattern> kPatterns;
 // The pattern of that name. Throws std::invalid_argument if there is none.
 const Pattern& find_pattern(std::string_view name);
 
-// Calls on_piece(begin, size) for every piece of the text, in order; together they are the text. 16 bytes are readable
-// from `begin`, which may lie in a copy of the text.
-template <class OnPiece>
-void for_each_piece(const Pattern& pattern, const uint8_t* p, const uint8_t* end, OnPiece&& on_piece) {
-    constexpr std::ptrdiff_t kReach = 64 + 16;  // what a block and the pieces in it read
+// Calls on_pieces(begin, ends) for the pieces of a text, in order; together they are the text. Bit i of `ends` is an end at
+// begin + i, and a piece begins at `begin` and at every end but the last. A piece of 64 bytes or more comes alone, by
+// on_long(begin, size). 96 bytes are readable from `begin`, which may lie in a copy of the text.
+template <class OnPieces, class OnLong>
+void for_each_block(const Pattern& pattern, const Joins* joins, const uint8_t* p, const uint8_t* end, OnPieces&& on_pieces,
+                    OnLong&& on_long) {
+    constexpr std::ptrdiff_t kReach = 64 + 32;  // what a block and the pieces in it read
     const auto cut = [&](const uint8_t* text_end, const uint8_t* stop) {
         while (p < stop) {
-            uint64_t ends = pattern.piece_ends(p, text_end);
+            const uint64_t ends = pattern.piece_ends(p, text_end, joins);
             if (ends == 0) {
                 const uint8_t* next = pattern.piece_end(p, text_end);
-                on_piece(p, static_cast<size_t>(next - p));
+                on_long(p, static_cast<size_t>(next - p));
                 p = next;
                 continue;
             }
-            int begin = 0;
-            do {
-                const int next = lowest_bit(ends);
-                on_piece(p + begin, static_cast<size_t>(next - begin));
-                begin = next;
-                ends &= ends - 1;
-            } while (ends);
-            p += begin;
+            on_pieces(p, ends);
+            p += highest_bit(ends);
         }
     };
     if (end - p > kReach) cut(end, end - kReach);
@@ -68,6 +66,21 @@ void for_each_piece(const Pattern& pattern, const uint8_t* p, const uint8_t* end
     std::memcpy(tail, p, left);
     p = tail;
     cut(tail + left, tail + left);
+}
+
+// The same, a piece at a time: on_piece(begin, size).
+template <class OnPiece>
+void for_each_piece(const Pattern& pattern, const uint8_t* p, const uint8_t* end, OnPiece&& on_piece) {
+    const auto on_pieces = [&](const uint8_t* begin, uint64_t ends) {
+        int piece = 0;
+        do {
+            const int next = lowest_bit(ends);
+            on_piece(begin + piece, static_cast<size_t>(next - piece));
+            piece = next;
+            ends &= ends - 1;
+        } while (ends);
+    };
+    for_each_block(pattern, nullptr, p, end, on_pieces, on_piece);
 }
 
 }  // namespace alilama

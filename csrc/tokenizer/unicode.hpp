@@ -35,6 +35,21 @@ extern const ClassTable kClassTable;
 // Reads the non-ASCII character at `p`; needs p < end and *p >= 0x80.
 Char read_multibyte(const uint8_t* p, const uint8_t* end);
 
+// The code point of the valid character beyond ASCII at `p`.
+inline uint32_t read_code_point(const uint8_t* p) {
+    if (*p < 0xE0) return (p[0] & 0x1Fu) << 6 | (p[1] & 0x3Fu);
+    if (*p < 0xF0) return (p[0] & 0x0Fu) << 12 | (p[1] & 0x3Fu) << 6 | (p[2] & 0x3Fu);
+    return (p[0] & 0x07u) << 18 | (p[1] & 0x3Fu) << 12 | (p[2] & 0x3Fu) << 6 | (p[3] & 0x3Fu);
+}
+
+// Bytes of the character beyond ASCII at `p`, 1 if it is not valid; needs p < end and *p >= 0x80.
+inline size_t size_of_char(const uint8_t* p, const uint8_t* end) {
+    const auto continues = [&](int i) { return end - p > i && (p[i] & 0xC0) == 0x80; };
+    if (*p >= 0xE1 && *p <= 0xEC) return continues(1) && continues(2) ? 3 : 1;
+    if (*p >= 0xC2 && *p <= 0xDF) return continues(1) ? 2 : 1;
+    return read_multibyte(p, end).size;
+}
+
 // Reads the character at `p`; needs p < end.
 inline Char read_char(const uint8_t* p, const uint8_t* end) {
     return *p < 0x80 ? Char{kClassTable.ascii[*p], 1} : read_multibyte(p, end);

@@ -540,7 +540,7 @@ void try_encode(const Encoder& encoder, const Vocabulary& vocabulary, const Patt
         const std::vector<TokenId> plain = naive.encode_piece(piece);
         require(std::equal(plain.begin(), plain.end(), ids.get(), end), "a piece's ids are a naive encoder's");
     }
-    PieceCache<Id> cache;
+    PieceCache<Id> cache = encoder.make_cache<Id>();
     for (int round = 0; round < 2; ++round) {  // the second from the cache
         const std::unique_ptr<Id[]> ids(new Id[text.size() + Encoder::kSlack]);
         Id* const end = encoder.encode(pattern, text, cache, ids.get());
