@@ -119,15 +119,21 @@ struct LongChars {
 // letters nor numbers nor white space.
 inline void read_beyond_ascii(CharBlock& block, const uint8_t* p, const Joins* joins) {
     LongChars leads = {0, 0, 0};
-    uint64_t continues = 0, known = 0;
+    uint64_t continues = 0, letter_leads = 0, alef_leads = 0, from_alef = 0, lam_leads = 0, to_yeh = 0;
     for (int i = 0; i < CharBlock::kSize; i += 16) {
         const Bytes16 bytes = Bytes16::load(p + i);
         continues |= bytes.is_between(0x80, 0xBF).upper_bits() << i;
         leads.two |= bytes.is_between(0xC2, 0xDF).upper_bits() << i;
         leads.three |= bytes.is_between(0xE0, 0xEF).upper_bits() << i;
         leads.four |= bytes.is_between(0xF0, 0xF4).upper_bits() << i;
-        known |= (bytes.is_between(0xC4, 0xCA) | bytes.is_between(0xD0, 0xD1)).upper_bits() << i;  // begin letters alone
+        letter_leads |= (bytes.is_between(0xC4, 0xCA) | bytes.is_between(0xD0, 0xD1)).upper_bits() << i;
+        alef_leads |= bytes.is(0xD8).upper_bits() << i;
+        from_alef |= bytes.is_between(0xA0, 0xBF).upper_bits() << i;
+        lam_leads |= bytes.is(0xD9).upper_bits() << i;
+        to_yeh |= bytes.is_between(0x80, 0x8A).upper_bits() << i;
     }
+    // Letters that two bytes tell: of Latin and Cyrillic from U+0100 and U+0400 on, of Arabic from U+0620 to U+064A.
+    const uint64_t known = letter_leads | (alef_leads & from_alef >> 1) | (lam_leads & to_yeh >> 1);
     // Those that do not end in the block, and those that are white space or numbers, are left to others.
     uint64_t left = (leads.two & ~uint64_t{0} << 63) | (leads.three & ~uint64_t{0} << 62) | (leads.four & ~uint64_t{0} << 61);
     const uint64_t two = continues >> 1, three = two & continues >> 2, four = three & continues >> 3;
