@@ -23,7 +23,7 @@ from alilama.model.model import Model
 
 MOMENTUM = 0.9  # of Muon
 ROW_MEMORY = 0.95  # of the mean square of each row of Muon's updates
-USUAL_STEPS, USUAL_WIDTH = 1000, 64  # of a run whose learning rate is that of the settings
+USUAL_STEPS, USUAL_WIDTH, USUAL_BLOCKS = 1000, 64, 4  # of a run whose learning rate is that of the settings
 LEAST_STEPS = 60  # shorter runs have the rate of these
 TINY = 1e-12  # added to a norm that is divided by
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # coefficients of Jordan et al. 2024, https://kellerjordan.github.io/posts/muon
@@ -42,16 +42,18 @@ def make_adamw(model: Model, config: Config, dtype: torch.dtype) -> list[torch.o
 def make_muon(model: Model, config: Config, dtype: torch.dtype) -> list[torch.optim.Optimizer]:
     """Muon on the matrices of the blocks, AdamW on the rest.
 
-    The learning rate is that of a d_model of 64. Muon's falls with the third root of the width, AdamW's with its square:
-    between d_model 64 and 512 what is best fell like that (docs/experiments.md).
+    The learning rate is that of 4 blocks with a d_model of 64. Muon's falls with the third root of the width and the square
+    root of the depth, AdamW's with the square of the former: between 64 x 4 and 512 x 12 what is best fell like that
+    (docs/experiments.md).
     """
     width = (USUAL_WIDTH / model.config.d_model) ** (1 / 3)
+    depth = (USUAL_BLOCKS / model.config.blocks) ** (1 / 2)
     by_parts = defaultdict(list)
     for module in model.blocks.modules():
         if isinstance(module, nn.Linear):
             by_parts[getattr(module, "parts", 1)].append(module.weight)
     groups = [{"params": matrices, "parts": parts} for parts, matrices in by_parts.items()]
-    muon = Muon(groups, learning_rate_tensor(model, config), dtype, lr_factor=width)
+    muon = Muon(groups, learning_rate_tensor(model, config), dtype, lr_factor=width * depth)
     return [adamw_on([model.wte.weight], model, config, lr_factor=width**2), muon]
 
 
