@@ -314,9 +314,9 @@ class Tokenizer:
             encoded = [self._core.encode_pieces(self._cut(document)) for document in documents]
             eot = np.array([self.eot_id], dtype=self.dtype)
             ids = np.concatenate([eot[:0], *(part for document in encoded for part in (eot, document))])
-            part_tokens = [1 + len(document) for document in encoded]
-            part_bytes = [len(document) for document in documents]
-        return ids, np.array(part_tokens, dtype=np.int64), np.array(part_bytes, dtype=np.int64), block.continues
+            part_tokens = np.array([1 + len(document) for document in encoded], dtype=np.int64)
+            part_bytes = np.array([len(document) for document in documents], dtype=np.int64)
+        return ids, part_tokens, part_bytes, block.continues
 
     def _cut(self, text: bytes) -> list[bytes]:
         """Cuts text into pieces by the `regex` package; what the pattern does not match is a piece too."""

@@ -226,13 +226,15 @@ def write_parts(
     continues: bool,
 ):
     """Writes the parts of an encoded block (see Tokenizer.encode_block), one or more, to the writers of their splits."""
-    ends = np.cumsum(part_tokens)
-    changes = [*(np.flatnonzero(np.diff(held_out)) + 1), len(ends)]  # parts of one split in a row are one write
-    for first, last in zip([0, *changes], changes, strict=False):
-        starts = ends[first:last] - part_tokens[first:last]
-        documents = starts[1:] if continues and first == 0 else starts
-        writers["val" if held_out[first] else "train"].write(
-            ids[starts[0] : ends[last - 1]], documents - starts[0], int(part_bytes[first:last].sum())
+    for name, chosen in (("train", ~held_out), ("val", held_out)):
+        if not chosen.any():
+            continue
+        tokens = part_tokens[chosen]
+        starts = np.cumsum(tokens) - tokens
+        writers[name].write(
+            ids if chosen.all() else ids[np.repeat(chosen, part_tokens)],
+            starts[1:] if continues and chosen[0] else starts,
+            int(part_bytes[chosen].sum()),
         )
 
 

@@ -211,7 +211,10 @@ py::tuple encode_documents(SharedEncoder& shared, const std::string& pattern_nam
         });
     };
     py::array ids = shared.with_id_type([&](auto id) { return ids_array<decltype(id)>(bytes.size() + 1, encode_all); });
-    return py::make_tuple(ids, part_tokens, part_bytes);
+    const auto to_array = [](const std::vector<int64_t>& values) {
+        return py::array_t<int64_t>(static_cast<py::ssize_t>(values.size()), values.data());
+    };
+    return py::make_tuple(ids, to_array(part_tokens), to_array(part_bytes));
 }
 
 template <class Id>
