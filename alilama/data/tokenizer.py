@@ -274,9 +274,9 @@ class Tokenizer:
         """
         ids = self.encode_to_numpy(text)
         sizes = self._token_sizes[ids]
-        ends = np.cumsum(sizes)
+        ends = np.cumsum(sizes, dtype=np.int64)
         is_first_byte = (np.frombuffer(to_bytes(text), np.uint8) & 0xC0) != 0x80
-        char_of_byte = np.cumsum(is_first_byte) - 1
+        char_of_byte = np.cumsum(is_first_byte, dtype=np.int64) - 1
         return ids, np.stack([char_of_byte[ends - sizes], char_of_byte[ends - 1] + 1], axis=1)
 
     def count(self, text: str) -> int:
@@ -288,8 +288,8 @@ class Tokenizer:
     ) -> np.ndarray:
         """Encodes the documents of text files, folders or glob patterns, each preceded by <|endoftext|>, into one array.
 
-        On `num_threads` threads (all cores unless given), in the order of the files; dtype as `encode_to_numpy` has it.
-        Raises UserError for files that are not there.
+        On `num_threads` threads (all cores unless given), in the order of the files, each once; dtype as `encode_to_numpy` has
+        it. Raises UserError where a name leads to no file, where all are empty, and without <|endoftext|> in the vocabulary.
         """
         blocks = read_blocks(find_sources(files, "files"), self.native_pattern)
         encoded = map_blocks(lambda block: self.encode_block(block)[0], blocks, choose_num_threads(num_threads))
@@ -358,7 +358,7 @@ class Tokenizer:
     @cached_property
     def _token_sizes(self) -> np.ndarray:
         """Bytes of each token: [ids] int64, 0 for an id that is none."""
-        return np.array([len(token) for token in self._vocabulary.tokens])
+        return np.array([len(token) for token in self._vocabulary.tokens], dtype=np.int64)
 
     @property
     def eot_id(self) -> int:

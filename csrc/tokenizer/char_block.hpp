@@ -115,8 +115,8 @@ struct LongChars {
     uint64_t bytes_of(uint64_t first) const { return first | first << 1 | (first & (three | four)) << 2 | (first & four) << 3; }
 };
 
-// Reads the characters beyond ASCII among the 64 bytes at `p`. Bytes that are not UTF-8 are characters of one byte, neither
-// letters nor numbers nor white space.
+// Reads the characters beyond ASCII among the 64 bytes at `p`; the first bytes after them are read too. Bytes that are not
+// UTF-8 are characters of one byte, neither letters nor numbers nor white space.
 inline void read_beyond_ascii(CharBlock& block, const uint8_t* p, const Joins* joins) {
     LongChars leads = {0, 0, 0};
     uint64_t continues = 0, letter_leads = 0, alef_leads = 0, from_alef = 0, lam_leads = 0, to_yeh = 0;
@@ -152,6 +152,8 @@ inline void read_beyond_ascii(CharBlock& block, const uint8_t* p, const Joins* j
             if (joins && code_point >= Joins::kFirst) {
                 apart |= static_cast<uint64_t>(before != 0 && !joins->may_join(before, character)) << i;
                 before = character;
+            } else {
+                before = 0;
             }
         } else if ((character & 0xE0) == 0xC0) {
             code_point = (character & 0x1F) << 6 | (character >> 8 & 0x3F);
@@ -178,7 +180,7 @@ inline void read_beyond_ascii(CharBlock& block, const uint8_t* p, const Joins* j
     block.cuts = apart & letters & chars.bytes_of(letters & chars.three) << 1 & read;
 }
 
-// Reads the 64 bytes at `p`. Without `joins` nothing is cut.
+// Reads the 64 bytes at `p`, of 68 that are readable. Without `joins` nothing is cut.
 inline CharBlock read_char_block(const uint8_t* p, const Joins* joins) {
     CharBlock block;
     uint64_t beyond = 0;

@@ -47,16 +47,30 @@ Encoder::Encoder(const Vocabulary& vocabulary)
         const std::string_view token = vocabulary.tokens[id];
         if (token.size() > 1 && token.size() <= WideKey<1>::kMaxSize && merges_to(token, id)) known_.push_back(id);
     }
+    find_chars();
+    for (const TokenId id : vocabulary.whole_pieces)
+        if (!merges_to(bytes_of(id), id)) whole_pieces_.emplace(bytes_of(id), id);
+}
+
+// Fills char_ids_. Left out are characters with a merge that comes before one that makes them, which foreign merges may have.
+void Encoder::find_chars() {
+    constexpr size_t kMaxChar = 4;
+    std::vector<uint32_t> made(num_ids());  // after how many merges a token of up to kMaxChar bytes is made at the latest
+    for (size_t size = 2; size <= kMaxChar; ++size)
+        for (uint32_t rank = 0; rank < merges_.size(); ++rank)
+            if (const auto [left, right, result] = merges_[rank]; size_of(result) == size)
+                made[result] = std::max({made[result], made[left], made[right], rank + 1});
+    std::vector<bool> is_early(num_ids());
+    for (uint32_t rank = 0; rank < merges_.size(); ++rank)
+        for (const TokenId part : {merges_[rank].left, merges_[rank].right})
+            if (rank < made[part]) is_early[part] = true;
     for (const TokenId id : known_) {
-        const auto* p = reinterpret_cast<const uint8_t*>(vocabulary.tokens[id].data());
-        const size_t size = size_of(id);
-        if (*p < 0x80 || size_of_char(p, p + size) != size) continue;
+        const auto* p = reinterpret_cast<const uint8_t*>(&bytes_[offsets_[id]]);
+        if (*p < 0x80 || is_early[id] || size_of_char(p, p + size_of(id)) != size_of(id)) continue;
         const uint32_t code_point = read_code_point(p);
         if (char_ids_.size() <= code_point) char_ids_.resize(code_point + 1);
         char_ids_[code_point] = id + 1;
     }
-    for (const TokenId id : vocabulary.whole_pieces)
-        if (!merges_to(bytes_of(id), id)) whole_pieces_.emplace(bytes_of(id), id);
 }
 
 // Whether the merges make one token, `id`, of a piece.
@@ -67,14 +81,14 @@ bool Encoder::merges_to(std::string_view piece, TokenId id) const {
 
 // Writes what a piece of up to kMaxScanned bytes is before its merges to `ids` and returns their number: its bytes, but a
 // character that is a token is that token, unless a token that begins or ends within a character may meet it: until it is
-// whole, no other merge can touch it.
+// whole no other merge can touch it, and those of the whole character come later.
 size_t Encoder::first_ids(const uint8_t* p, size_t size, TokenId* ids) const {
     size_t num_ids = 0;
     for (size_t i = 0; i < size;) {
         if (p[i] >= 0xC2) {
             const size_t next = i + size_of_char(p + i, p + size);
             if (next > i + 1 && (i == 0 || !joins_.may_join_within(p[i - 1], p[i])) &&
-                (next == size || !joins_.may_join_within(p[next - 1], p[next]))) {
+                (next == size || (!continues_char(p[next]) && !joins_.may_join_within(p[next - 1], p[next])))) {
                 const uint32_t code_point = read_code_point(p + i);
                 if (code_point < char_ids_.size() && char_ids_[code_point] != 0) {
                     ids[num_ids++] = char_ids_[code_point] - 1;

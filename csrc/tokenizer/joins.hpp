@@ -1,31 +1,24 @@
-// Between which letters no token reaches, so that a piece may be cut there without changing its ids.
+// Between which characters no token reaches, so that a piece may be cut there without changing its ids.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <string_view>
 #include <vector>
 
 namespace alilama {
 
-// The bytes of a character of up to 4 bytes as a number, the first one lowest.
-inline uint32_t read_bytes(const uint8_t* p, size_t size) {
-    uint32_t bytes = p[0];
-    for (size_t i = 1; i < size; ++i) bytes |= uint32_t{p[i]} << 8 * i;
-    return bytes;
-}
-
-// Knows the pairs of neighbouring characters beyond ASCII that some token holds. No merge crosses a place whose pair is not
+// Knows the pairs of neighbouring characters of three bytes that some token holds. No merge crosses a place whose pair is not
 // among them, so what stands on its two sides is merged independently. Where tokens begin or end within a character, the
 // pair is known by the two bytes that meet.
 class Joins {
 public:
-    // Letters before this code point, Kana and Han come after it, are few, and nearly all of their pairs stand in a token.
+    // The first code point that is worth asking for: Kana and Han come after it; of the alphabets before it nearly all pairs
+    // stand in some token.
     static constexpr uint32_t kFirst = 0x3000;
 
     explicit Joins(size_t num_tokens) {
-        while (bits_ < 22 && (size_t{1} << bits_) < 32 * num_tokens) ++bits_;
+        while (bits_ < kMostBits && (size_t{1} << bits_) < 32 * num_tokens) ++bits_;
         pairs_.resize((size_t{1} << bits_) / 64);
         bytes_.resize(65536 / 64);
     }
@@ -50,7 +43,9 @@ private:
         return ((uint64_t{left} << 32 | right) * 0x9E3779B97F4A7C15u) >> (64 - bits_);
     }
 
-    int bits_ = 15;
+    static constexpr int kLeastBits = 15, kMostBits = 22;
+
+    int bits_ = kLeastBits;
     std::vector<uint64_t> pairs_;  // a bit for each place a pair may have
     std::vector<uint64_t> bytes_;  // by last and first byte
 };

@@ -6,11 +6,11 @@
 namespace alilama {
 
 Merges::Merges(const std::vector<Merge>& merges) : merges_(merges) {
-    int bits = 10;
+    int bits = kLeastBits;
     while ((size_t{1} << bits) < 2 * merges.size()) ++bits;
     slot_shift_ = 64 - bits;
     slots_.resize(size_t{1} << bits);
-    filter_shift_ = slot_shift_ - 3;  // 16 to 32 bits for each merge
+    filter_shift_ = slot_shift_ - 3;  // 16 bits for each merge or more
     filter_.resize((size_t{1} << (bits + 3)) / 64);
     for (uint32_t rank = 0; rank < merges.size(); ++rank) {
         const auto [left, right, result] = merges[rank];

@@ -15,7 +15,7 @@ struct Merge {
 };
 
 // Merges by their rank and by the pair they join. Most pairs that are asked for have none: a bit for the place of each pair
-// tells it from a table that stays in the nearest cache.
+// tells it from a table an eighth as large.
 class Merges {
 public:
     static constexpr uint32_t kMissing = 0xFFFFFFFF;
@@ -41,6 +41,8 @@ public:
     }
 
 private:
+    static constexpr int kLeastBits = 10;  // of the slots
+
     struct Slot {
         uint32_t tag = 0, rank = kMissing;
     };

@@ -1,4 +1,4 @@
-// Pieces as two machine words, so that tables hold and compare them inline.
+// Pieces as a few machine words, so that tables hold and compare them inline.
 #pragma once
 
 #include <cstddef>

@@ -103,7 +103,7 @@ const uint8_t* gpt2_piece_end(const uint8_t* p, const uint8_t* end) {
 
 // ---- 64 bytes at a time ----
 
-// A block of ASCII as words of bits. `x << 1` is "after an x", `x >> 1` is "before an x". Adding to a run of bits its
+// A block as words of bits, of ASCII here. `x << 1` is "after an x", `x >> 1` is "before an x". Adding to a run of bits its
 // lowest one clears the run and sets the bit after it. By the "gpt4" pattern, say, with the lowest bit on the left, "_" for a
 // blank and "n" for a newline:
 //

@@ -1,6 +1,6 @@
 // Cuts text into the pieces that no merge crosses. Text may be any bytes (see unicode.hpp). Each pattern is written out
 // twice, both take the same pieces as its regular expression: character by character for all of Unicode, and 64 bytes at
-// a time for ASCII. Neither looks back before the beginning of a piece, so the two can take turns.
+// a time. Neither looks back before the beginning of a piece, so the two can take turns.
 #pragma once
 
 #include <cstddef>
@@ -24,7 +24,7 @@ struct Pattern {
     const uint8_t* (*piece_end)(const uint8_t* p, const uint8_t* end);
 
     // Where pieces end in the text from `p`, the beginning of one: bit i stands for p + i, 1 <= i <= 63. Only ends that
-    // nothing after the 64 bytes can change are told, so there may be none. Needs 64 readable bytes. With `joins`, pieces
+    // nothing after the 64 bytes can change are told, so there may be none. Needs 68 readable bytes. With `joins`, pieces
     // are also cut between letters that no token joins.
     uint64_t (*piece_ends)(const uint8_t* p, const uint8_t* end, const Joins* joins);
 

@@ -42,9 +42,12 @@ inline uint32_t read_code_point(const uint8_t* p) {
     return (p[0] & 0x07u) << 18 | (p[1] & 0x3Fu) << 12 | (p[2] & 0x3Fu) << 6 | (p[3] & 0x3Fu);
 }
 
+// Whether a byte can only stand after the first one of a character.
+inline bool continues_char(uint8_t byte) { return (byte & 0xC0) == 0x80; }
+
 // Bytes of the character beyond ASCII at `p`, 1 if it is not valid; needs p < end and *p >= 0x80.
 inline size_t size_of_char(const uint8_t* p, const uint8_t* end) {
-    const auto continues = [&](int i) { return end - p > i && (p[i] & 0xC0) == 0x80; };
+    const auto continues = [&](int i) { return end - p > i && continues_char(p[i]); };
     if (*p >= 0xE1 && *p <= 0xEC) return continues(1) && continues(2) ? 3 : 1;
     if (*p >= 0xC2 && *p <= 0xDF) return continues(1) ? 2 : 1;
     return read_multibyte(p, end).size;

@@ -92,9 +92,12 @@ def test_the_betas_and_rates_of_the_settings_reach_the_optimizer(make_config):
     assert {(group["betas"], round(group["lr"].item(), 6)) for group in adamw.param_groups} == {((0.7, 0.8), 0.3)}
 
 
-@pytest.mark.parametrize(("d_model", "of_muon", "of_adamw"), [(8, 2, 4), (64, 1, 1), (512, 0.5, 0.25)])
-def test_rates_fall_with_the_width(d_model, of_muon, of_adamw, make_config):
-    optimizers = make_optimizers(tiny_model(50, d_model=d_model, blocks=1), make_config(optimizer="muon"))
+@pytest.mark.parametrize(
+    ("d_model", "blocks", "of_muon", "of_adamw"),
+    [(8, 4, 2, 4), (64, 4, 1, 1), (512, 4, 0.5, 0.25), (64, 1, 2, 1), (64, 16, 0.5, 1)],
+)
+def test_rates_fall_with_width_and_depth(d_model, blocks, of_muon, of_adamw, make_config):
+    optimizers = make_optimizers(tiny_model(50, d_model=d_model, blocks=blocks), make_config(optimizer="muon"))
     set_learning_rate(optimizers, 0.01)
     adamw, muon = ([group["lr"].item() for group in optimizer.param_groups] for optimizer in optimizers)
     assert adamw == pytest.approx([0.01 * of_adamw] * 2) and muon == pytest.approx([0.01 * of_muon] * 2)
