@@ -25,7 +25,8 @@ struct Pattern {
 
     // Where pieces end in the text from `p`, the beginning of one: bit i stands for p + i, 1 <= i <= 63. Only ends that
     // nothing after the 64 bytes can change are told, so there may be none. Needs 68 readable bytes. With `joins`, pieces
-    // are also cut between letters that no token joins.
+    // are also cut between letters that no token joins; `p` may then be such a cut, so a pattern's run of letters has to end
+    // in the same place when it is begun in its middle.
     uint64_t (*piece_ends)(const uint8_t* p, const uint8_t* end, const Joins* joins);
 
     // Where a text that goes on may be cut so that no piece crosses the cut: see documents.hpp, whose find_document_cut
