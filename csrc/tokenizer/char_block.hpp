@@ -5,7 +5,7 @@
 #include <cstring>
 
 #include "bits.hpp"
-#include "joins.hpp"
+#include "merges.hpp"
 #include "unicode.hpp"
 
 #if !defined(ALILAMA_SCALAR) && (defined(__SSE2__) || defined(_M_X64))

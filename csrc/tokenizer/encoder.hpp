@@ -11,7 +11,6 @@
 #include <unordered_map>
 #include <vector>
 
-#include "joins.hpp"
 #include "merges.hpp"
 #include "piece_key.hpp"
 #include "pretokenizer.hpp"

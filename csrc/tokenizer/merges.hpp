@@ -1,8 +1,10 @@
-// The merges of a vocabulary.
+// The merges of a vocabulary: which pairs of tokens they join, and between which characters no token reaches, so that a piece
+// may be cut there without changing its ids.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <string_view>
 #include <vector>
 
 #include "pair_map.hpp"
@@ -56,6 +58,48 @@ private:
     std::vector<uint64_t> filter_;
     std::vector<Slot> slots_;  // open addressing, at most half full
     int filter_shift_, slot_shift_;
+};
+
+// Knows the pairs of neighbouring characters of three bytes that some token holds. No merge crosses a place whose pair is not
+// among them, so what stands on its two sides is merged independently. Where tokens begin or end within a character, the
+// pair is known by the two bytes that meet.
+class Joins {
+public:
+    // The first code point that is worth asking for: Kana and Han come after it; of the alphabets before it nearly all pairs
+    // stand in some token.
+    static constexpr uint32_t kFirst = 0x3000;
+
+    explicit Joins(size_t num_tokens) {
+        while (bits_ < kMostBits && (size_t{1} << bits_) < 32 * num_tokens) ++bits_;
+        pairs_.resize((size_t{1} << bits_) / 64);
+        bytes_.resize(65536 / 64);
+    }
+
+    // Adds the pairs within a token.
+    void add(std::string_view token);
+
+    // Whether a token may hold the characters `left` and `right`, of three bytes, side by side. Wrongly so for a few pairs
+    // in a hundred.
+    bool may_join(uint32_t left, uint32_t right) const {
+        const bool is_known = is_set(pairs_, place_of(left, right)), may_be = may_join_within(left >> 16, right & 0xFF);
+        return is_known || may_be;  // both are asked, without a branch
+    }
+    // Whether a token that begins or ends within a character may hold the end of one, `left`, and the begin of another.
+    bool may_join_within(uint32_t left, uint32_t right) const { return is_set(bytes_, place_of_bytes(left, right)); }
+
+private:
+    static bool is_set(const std::vector<uint64_t>& bits, size_t i) { return bits[i >> 6] >> (i & 63) & 1; }
+    static void set(std::vector<uint64_t>& bits, size_t i) { bits[i >> 6] |= uint64_t{1} << (i & 63); }
+    static size_t place_of_bytes(uint32_t left, uint32_t right) { return size_t{left} << 8 | right; }
+    size_t place_of(uint32_t left, uint32_t right) const {
+        return ((uint64_t{left} << 32 | right) * 0x9E3779B97F4A7C15u) >> (64 - bits_);
+    }
+
+    static constexpr int kLeastBits = 15, kMostBits = 22;
+
+    int bits_ = kLeastBits;
+    std::vector<uint64_t> pairs_;  // a bit for each place a pair may have
+    std::vector<uint64_t> bytes_;  // by last and first byte
 };
 
 }  // namespace alilama

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "bits.hpp"
-#include "joins.hpp"
+#include "merges.hpp"
 #include "unicode.hpp"
 
 namespace alilama {
