@@ -78,11 +78,11 @@ size_t find_word_cut(std::string_view text) {
     constexpr size_t kLongestChar = 4;
     if (text.size() < 2 * kLongestChar) return 0;
     for (const uint8_t* right = end - kLongestChar; right > begin; --right) {
-        if ((*right & 0xC0) == 0x80) continue;
+        if (continues_char(*right)) continue;
         const Char after = read_char(right, end);
         if (after.cls != CharClass::kSpace && (*right < 0x80 || after.cls != CharClass::kOther)) continue;
         const uint8_t* left = right - 1;
-        while (left > begin && right - left < static_cast<std::ptrdiff_t>(kLongestChar) && (*left & 0xC0) == 0x80) --left;
+        while (left > begin && right - left < static_cast<std::ptrdiff_t>(kLongestChar) && continues_char(*left)) --left;
         const Char before = read_char(left, end);
         const bool ends_here = left + before.size == right;
         if (ends_here && (before.cls == CharClass::kLetter || before.cls == CharClass::kNumber))

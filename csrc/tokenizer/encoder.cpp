@@ -220,14 +220,9 @@ Id* Encoder::encode(const Pattern& pattern, std::string_view text, PieceCache<Id
     const auto* const begin = reinterpret_cast<const uint8_t*>(text.data());
     const auto on_pieces = [&](const uint8_t* p, uint64_t ends) {
         Id* to = out;  // in a register
-        int piece = 0;
-        do {
-            const int next = lowest_bit(ends);
-            const auto size = static_cast<size_t>(next - piece);
-            to = size < 16 ? encode_short<1>(p + piece, size, cache, to) : encode_any(p + piece, size, cache, to);
-            piece = next;
-            ends &= ends - 1;
-        } while (ends);
+        split_block(p, ends, [&](const uint8_t* piece, size_t size) {
+            to = size <= WideKey<1>::kMaxSize ? encode_short<1>(piece, size, cache, to) : encode_any(piece, size, cache, to);
+        });
         out = to;
     };
     const auto on_long = [&](const uint8_t* p, size_t size) { out = encode_any(p, size, cache, out); };

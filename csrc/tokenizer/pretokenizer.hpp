@@ -69,18 +69,22 @@ void for_each_block(const Pattern& pattern, const Joins* joins, const uint8_t* p
     cut(tail + left, tail + left);
 }
 
-// The same, a piece at a time: on_piece(begin, size).
+// Calls on_piece(begin, size) for the pieces of a block that `ends` tells.
+template <class OnPiece>
+inline void split_block(const uint8_t* begin, uint64_t ends, OnPiece&& on_piece) {
+    int piece = 0;
+    do {
+        const int next = lowest_bit(ends);
+        on_piece(begin + piece, static_cast<size_t>(next - piece));
+        piece = next;
+        ends &= ends - 1;
+    } while (ends);
+}
+
+// Calls on_piece(begin, size) for every piece of a text, in order; see for_each_block.
 template <class OnPiece>
 void for_each_piece(const Pattern& pattern, const uint8_t* p, const uint8_t* end, OnPiece&& on_piece) {
-    const auto on_pieces = [&](const uint8_t* begin, uint64_t ends) {
-        int piece = 0;
-        do {
-            const int next = lowest_bit(ends);
-            on_piece(begin + piece, static_cast<size_t>(next - piece));
-            piece = next;
-            ends &= ends - 1;
-        } while (ends);
-    };
+    const auto on_pieces = [&](const uint8_t* begin, uint64_t ends) { split_block(begin, ends, on_piece); };
     for_each_block(pattern, nullptr, p, end, on_pieces, on_piece);
 }
 

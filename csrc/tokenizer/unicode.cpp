@@ -40,7 +40,7 @@ const ClassTable kClassTable;
 Char read_multibyte(const uint8_t* p, const uint8_t* end) {
     constexpr Char kInvalid = {CharClass::kOther, 1};
     const auto left = end - p;
-    const auto continues = [&](int i) { return (p[i] & 0xC0) == 0x80; };
+    const auto continues = [&](int i) { return continues_char(p[i]); };
     const uint32_t lead = p[0];
     if (lead < 0xC2) return kInvalid;  // a continuation byte, or an overlong form
     if (lead < 0xE0) {
