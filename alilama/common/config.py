@@ -21,7 +21,7 @@ CHOICES = {  # what a setting may be; a model folder is held to it too, for sett
 }
 # What stands for None where no `minutes` are given, in which training/budget.py chooses; the shape is that of init_from.
 USUAL_SHAPE = {"d_model": 64, "blocks": 4, "max_seq_len": 128}
-USUAL = {"dropout": 0.0, "epochs": 2.5, "batch_size": 32}
+USUAL = {"dropout": 0.0, "epochs": 2.5, "batch_size": 32, "compile_model": True}
 USUAL_HEADS, WIDEST_HEAD = 8, 64
 
 
@@ -58,7 +58,7 @@ class Config:
     grad_clip: float
     optimizer: str
     precision: str
-    compile_model: bool
+    compile_model: bool | None
     seed: int
     init_from: str | None
     teacher: str | None

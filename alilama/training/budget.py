@@ -24,6 +24,7 @@ SECONDS_OF_MEASURING = 0.5
 SHARE_OF_TIMED_STEPS, LEAST_TIMED_STEPS = 1 / 40, 4
 MOST_DOUBLINGS = 3  # of the interval between evaluations, after one that took long
 STARTING_SECONDS = 15  # for compiling
+LEAST_COMPILED = 2  # minutes: the first time a machine compiles, it takes most of one
 CLOSING_SECONDS = 3  # for the last picture and story, and for what cannot be foreseen
 EVALUATION_SHARE = 1 / 20  # of the time
 TOKENS_OF_A_STORY = 100_000  # that could be read while the story, picture and checkpoint of an evaluation are made
@@ -37,10 +38,16 @@ LEAST_LOSS, OF_SIZE, OF_TOKENS = 0.57, 0.177, 0.345
 SIZE_POWER, TOKENS_POWER, REPEATS_WORTH, NUMBERS_PER_TOKEN = 0.363, 0.495, 15, 8
 TRAINING_SHARE = 0.35  # of the speed of plain products of matrices
 STEPS = 1500  # of a run, as long as the batches are neither small nor large
-LEAST_BATCH, MOST_BATCH, CONTEXT = 8, 256, 128
+LEAST_BATCH, MOST_BATCH, CONTEXT = 16, 256, 128
 LEAST_WINDOWS = 16  # of a text
 SHAPE_NAMES = ["d_model", "blocks", "num_heads", "hidden_dim"]
-CHOSEN = [*SHAPE_NAMES, "max_seq_len", "batch_size", "dropout"]  # what `choose` may choose, and Config derives from that
+CHOSEN = [
+    *SHAPE_NAMES,
+    "max_seq_len",
+    "batch_size",
+    "dropout",
+    "compile_model",
+]  # what `choose` may choose, and Config derives from that
 DROPOUT_BY_EPOCHS = ((160, 0.5), (80, 0.4), (40, 0.3), (20, 0.2), (8, 0.1), (0, 0.0))  # from so many epochs on
 
 
@@ -156,6 +163,7 @@ def choose(
         {
             "batch_size": math.ceil(windows / world_size) * world_size,
             "dropout": next(dropout for epochs, dropout in DROPOUT_BY_EPOCHS if tokens >= epochs * text_tokens),
+            "compile_model": config.minutes >= LEAST_COMPILED,
         }
     )
 

@@ -193,7 +193,7 @@ REFUSED = {
     "blocks": ["0"],
     "optimizer": ["sgd", "AdamW"],
     "precision": ["fp8"],
-    "compile_model": ["maybe", "None", "2"],
+    "compile_model": ["maybe", "2"],
     "seed": ["-1", "0.5", "99999999999999999999"],
     "model_name": ["", "..", "a/b", "a\\b", "."],
     "log_interval": ["0"],

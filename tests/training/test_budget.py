@@ -61,9 +61,18 @@ def test_batches_and_dropout_are_those_for_what_was_given(given, text_tokens, lo
     config = choose(load("--minutes=30", *given), flops, text_tokens, 4096)
     tokens = Shape.of(config).tokens_in(flops, 4096)
     steps = tokens / (config.batch_size * config.max_seq_len)
-    assert 1000 < steps < 2200 or config.batch_size in (8, 256)
+    assert 1000 < steps < 2200 or config.batch_size in (16, 256)
     epochs = tokens / text_tokens
     assert config.dropout == next(dropout for most, dropout in DROPOUTS if epochs < most)
+
+
+@pytest.mark.parametrize(
+    ("given", "compiled"),
+    [([], True), (["--minutes=1.5"], False), (["--minutes=2"], True), (["--minutes=1.5", "--compile_model=True"], True)],
+)
+def test_a_model_is_compiled_where_the_time_allows_it_unless_somebody_says(given, compiled, load):
+    config = load(*given)
+    assert (config if config.minutes is None else settle_on_cpu(config, 1_000_000)[0]).compile_model is compiled
 
 
 def test_a_teacher_takes_time_and_processes_give_it(load):
