@@ -5,7 +5,7 @@ data_files = "data/raw"  # text files, folders or glob patterns; a line that is 
 val_files = None  # text files to validate on; None holds out a share of data_files
 val_fraction = 0.05  # share held out when val_files is None; more makes validation steadier and leaves less to learn from
 vocab_size = None  # tokens in the vocabulary: more makes text shorter, the model larger; None chooses by the size of the text
-pattern = "gpt4"  # what cuts text into pieces before merging: gpt4, gpt2 or a regular expression, which is slower
+pattern = "gpt4"  # cuts text into pieces before merging: gpt4; qwen35 where letters have marks; gpt2; a regular expression
 tokens_dir = "data/tokens"  # where the tokenizer and the token files go
 
 # ---- model ----

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from alilama.common.config import Config, load_config
 from alilama.common.errors import UserError, one_line_errors
 from alilama.common.progress import progress
-from alilama.data.text import files_below, find_sources, looks_like_text
+from alilama.data.text import files_below, find_sources, looks_like_text, share_of_marks
 from alilama.data.tokenizer import PATTERNS, Tokenizer
 from alilama.data.tokens import load_meta, write_token_files
 
@@ -20,6 +20,9 @@ ROOT = Path(__file__).parent
 DEMO_FILE = Path("data/demo/stories.txt")
 DEMO_MEGABYTES = 8
 LITTLE_TEXT = 1_000_000  # bytes
+MANY_MARKS = 0.05  # of the letters
+CUTS_AT_MARKS = ("gpt4", "gpt2")
+SAMPLED_SOURCES = 16
 
 
 def main(argv: list[str]):
@@ -66,6 +69,12 @@ def make_token_files(config: Config):
         tokenizer = Tokenizer.load(Path(config.init_from) / "tokenizer.json")
         print(f"Using the tokenizer of {config.init_from}")
     else:
+        marks = max(map(share_of_marks, sources[:SAMPLED_SOURCES])) if config.pattern in CUTS_AT_MARKS else 0
+        if marks > MANY_MARKS:
+            print(
+                f"Note: {marks:.0%} of the letters are marks, such as vowel signs, at which {config.pattern} cuts words; "
+                "--pattern=qwen35 keeps them whole and needs fewer tokens"
+            )
         with progress(num_bytes, desc="learning the vocabulary", unit="B", unit_scale=True) as bar:
             tokenizer = Tokenizer.train(config.data_files, config.vocab_size, pattern=config.pattern, on_bytes=bar.update)
     with progress(num_bytes + num_val_bytes, desc="writing tokens", unit="B", unit_scale=True) as bar:

@@ -10,10 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import regex
+
 from alilama import _bpe
 from alilama.common.errors import UserError
 
 BLOCK_BYTES = 1 << 20
+SAMPLE_BYTES = 1 << 16  # of a source, to see what kind of text it is
 MAX_UNCUT_BYTES = 64 << 20  # longer text without a place to cut is cut all the same, so that memory is bounded
 
 
@@ -72,6 +75,15 @@ def looks_like_text(source: Source) -> bool:
     with open(source.path, "rb") as file:
         file.seek(source.start)
         return b"\0" not in file.read(min(BLOCK_BYTES, source.stop - source.start))
+
+
+def share_of_marks(source: Source) -> float:
+    """Returns which share of the letters where a source begins are marks (\\p{M}), such as the vowel signs of Hindi or Thai."""
+    with open(source.path, "rb") as file:
+        file.seek(source.start)
+        text = file.read(min(SAMPLE_BYTES, source.stop - source.start)).decode("utf-8", errors="ignore")
+    marks = len(regex.findall(r"\p{M}", text))
+    return marks / (marks + len(regex.findall(r"\p{L}", text)) + 1)
 
 
 def read_blocks(sources: Iterable[Source], native_pattern: str | None) -> Iterator[Block]:

@@ -18,15 +18,16 @@
 
 namespace alilama {
 
-// Bit i is about byte i. Letters and others beyond ASCII are read too, up to the first character that is neither or does not
-// end in the block: from there on, all bytes have their bit in `unread` alone.
+// Bit i is about byte i. Letters, marks and others beyond ASCII are read too, up to the first character that is neither or does
+// not end in the block: from there on, all bytes have their bit in `unread` alone.
 struct CharBlock {
     static constexpr int kSize = 64;
     uint64_t letter = 0, number = 0, space = 0, newline = 0, blank = 0, apostrophe = 0, unread = 0;
+    uint64_t mark = 0;
     uint64_t inner = 0;  // bytes that continue a character
     uint64_t cuts = 0;   // first bytes of letters that no token joins with the letter before
 
-    uint64_t other() const { return ~(letter | number | space | unread); }
+    uint64_t other() const { return ~(letter | number | space | mark | unread); }
 };
 
 // 16 bytes in a register, and questions whose answer is 0xFF or 0 in each: the instructions that every x86-64 and every
@@ -138,7 +139,7 @@ inline void read_beyond_ascii(CharBlock& block, const uint8_t* p, const Joins* j
     uint64_t left = (leads.two & ~uint64_t{0} << 63) | (leads.three & ~uint64_t{0} << 62) | (leads.four & ~uint64_t{0} << 61);
     const uint64_t two = continues >> 1, three = two & continues >> 2, four = three & continues >> 3;
     const LongChars chars = {leads.two & two, leads.three & three, leads.four & four};
-    uint64_t letters = known & chars.two, apart = 0, wrong = 0;
+    uint64_t letters = known & chars.two, marks = 0, apart = 0, wrong = 0;
     uint32_t before = 0;  // the character before if joins know it
     for (uint64_t firsts = chars.all() & ~known; firsts; firsts &= firsts - 1) {
         const int i = lowest_bit(firsts);
@@ -165,12 +166,14 @@ inline void read_beyond_ascii(CharBlock& block, const uint8_t* p, const Joins* j
         const CharClass cls = kClassTable[code_point];
         wrong |= is_wrong << i;
         letters |= static_cast<uint64_t>(cls == CharClass::kLetter) << i;
+        marks |= static_cast<uint64_t>(cls == CharClass::kMark) << i;
         left |= static_cast<uint64_t>((cls == CharClass::kNumber || cls == CharClass::kSpace) && !is_wrong) << i;
     }
     letters &= ~wrong;
     if (left) block.unread = ~uint64_t{0} << lowest_bit(left);
     const uint64_t read = ~block.unread, bytes = chars.bytes_of(letters);
     block.letter = (block.letter | bytes) & read;
+    block.mark = chars.bytes_of(marks & ~wrong) & read;
     block.number &= read;
     block.space &= read;
     block.newline &= read;

@@ -1,10 +1,10 @@
-"""Writes unicode_ranges.inc: which code points are letters, numbers and white space, as the regex package has it."""
+"""Writes unicode_ranges.inc: which code points are letters, numbers, white space and marks, as the regex package has it."""
 
 from pathlib import Path
 
 import regex
 
-CLASSES = {"kLetter": r"\p{L}", "kNumber": r"\p{N}", "kSpace": r"\s"}
+CLASSES = {"kLetter": r"\p{L}", "kNumber": r"\p{N}", "kSpace": r"\s", "kMark": r"\p{M}"}
 
 
 def ranges(pattern: str) -> list[tuple[int, int]]:

@@ -11,10 +11,18 @@ namespace {
 
 // ---- character by character ----
 
+// The character at `p`; marks are taken for what a pattern takes them for: letters or others.
+template <CharClass kMarks>
+Char read_char_by(const uint8_t* p, const uint8_t* end) {
+    const Char c = read_char(p, end);
+    return c.cls == CharClass::kMark ? Char{kMarks, c.size} : c;
+}
+
 // End of the run of characters of class `cls` that begins at `p`.
+template <CharClass kMarks>
 const uint8_t* run_end(const uint8_t* p, const uint8_t* end, CharClass cls) {
     while (p < end) {
-        const Char c = read_char(p, end);
+        const Char c = read_char_by<kMarks>(p, end);
         if (c.cls != cls) break;
         p += c.size;
     }
@@ -55,12 +63,14 @@ int contraction_size(const uint8_t* p, const uint8_t* end, bool ignore_case) {
     }
 }
 
+// "gpt4" and "qwen35", whose numbers have up to kDigits digits.
+template <CharClass kMarks, int kDigits>
 const uint8_t* gpt4_piece_end(const uint8_t* p, const uint8_t* end) {
-    const Char first = read_char(p, end);
+    const Char first = read_char_by<kMarks>(p, end);
     const uint8_t* second = p + first.size;
-    if (first.cls == CharClass::kLetter) return run_end(second, end, CharClass::kLetter);
+    if (first.cls == CharClass::kLetter) return run_end<kMarks>(second, end, CharClass::kLetter);
     if (first.cls == CharClass::kNumber) {
-        for (int i = 1; i < 3 && second < end; ++i) {
+        for (int i = 1; i < kDigits && second < end; ++i) {
             const Char c = read_char(second, end);
             if (c.cls != CharClass::kNumber) break;
             second += c.size;
@@ -70,10 +80,10 @@ const uint8_t* gpt4_piece_end(const uint8_t* p, const uint8_t* end) {
     if (*p == '\'') {
         if (const int size = contraction_size(p, end, true)) return p + size;
     }
-    const Char next = second < end ? read_char(second, end) : Char{CharClass::kSpace, 0};
-    if (next.cls == CharClass::kLetter && !is_newline(*p)) return run_end(second + next.size, end, CharClass::kLetter);
+    const Char next = second < end ? read_char_by<kMarks>(second, end) : Char{CharClass::kSpace, 0};
+    if (next.cls == CharClass::kLetter && !is_newline(*p)) return run_end<kMarks>(second + next.size, end, CharClass::kLetter);
     if (first.cls == CharClass::kOther || (*p == ' ' && next.cls == CharClass::kOther)) {
-        const uint8_t* q = run_end(second, end, CharClass::kOther);
+        const uint8_t* q = run_end<kMarks>(second, end, CharClass::kOther);
         while (q < end && is_newline(*q)) ++q;
         return q;
     }
@@ -91,12 +101,13 @@ const uint8_t* gpt2_piece_end(const uint8_t* p, const uint8_t* end) {
     if (*p == '\'') {
         if (const int size = contraction_size(p, end, false)) return p + size;
     }
-    const Char first = read_char(p, end);
+    constexpr CharClass kMarks = CharClass::kOther;
+    const Char first = read_char_by<kMarks>(p, end);
     const uint8_t* second = p + first.size;
-    if (first.cls != CharClass::kSpace) return run_end(second, end, first.cls);
+    if (first.cls != CharClass::kSpace) return run_end<kMarks>(second, end, first.cls);
     if (*p == ' ' && second < end) {
-        const Char next = read_char(second, end);
-        if (next.cls != CharClass::kSpace) return run_end(second + next.size, end, next.cls);
+        const Char next = read_char_by<kMarks>(second, end);
+        if (next.cls != CharClass::kSpace) return run_end<kMarks>(second + next.size, end, next.cls);
     }
     return space_piece_end(p, end);
 }
@@ -174,6 +185,7 @@ uint64_t white_space_starts(uint64_t space, uint64_t newline) {
     return starts;
 }
 
+template <int kDigits>
 uint64_t gpt4_starts(const Classes& c, const uint8_t* p, const uint8_t* end) {
     const uint64_t after_other = c.newline & c.other << 1;
     const uint64_t taken = c.newline & ~(c.newline + after_other);  // newlines that belong to what they follow
@@ -182,7 +194,7 @@ uint64_t gpt4_starts(const Classes& c, const uint8_t* p, const uint8_t* end) {
     const uint64_t prefixed = next_chars(other_starts | (space & ~c.newline), c.inner) & c.letter;
     const uint64_t letter_starts = run_starts(c.letter) & ~prefixed;
     return white_space_starts(space, c.newline & ~taken) | (c.last_of_space & ~c.newline) | other_starts |
-           number_starts(c.number) | letter_starts |
+           (kDigits == 1 ? c.number : number_starts(c.number)) | letter_starts |
            find_contractions(c.apostrophe & prefixed >> 1, p, end, true, c.letter).after;
 }
 
@@ -193,15 +205,23 @@ uint64_t gpt2_starts(const Classes& c, const uint8_t* p, const uint8_t* end) {
 }
 
 // Pattern::piece_ends from where pieces start by the characters of a block.
-template <uint64_t (*starts_of)(const Classes&, const uint8_t* p, const uint8_t* end)>
+template <CharClass kMarks, uint64_t (*starts_of)(const Classes&, const uint8_t* p, const uint8_t* end)>
 uint64_t piece_ends(const uint8_t* p, const uint8_t* end, const Joins* joins) {
     const CharBlock block = read_char_block(p, joins);
     uint64_t known = ~block.unread;  // the bytes that the answer rests on
     const bool at_end = end - p < CharBlock::kSize && (block.unread & low_bits(static_cast<int>(end - p))) == 0;
     if (at_end) known = low_bits(static_cast<int>(end - p));
     const uint64_t last = known ^ known >> 1, space = block.space & known;
-    const Classes c = {block.letter & known,         block.number & known, block.other() & known,    space,
-                       block.newline & known,        block.blank & known,  block.apostrophe & known, block.inner,
+    const uint64_t letter = kMarks == CharClass::kLetter ? block.letter | block.mark : block.letter;
+    const uint64_t other = kMarks == CharClass::kOther ? block.other() | block.mark : block.other();
+    const Classes c = {letter & known,
+                       block.number & known,
+                       other & known,
+                       space,
+                       block.newline & known,
+                       block.blank & known,
+                       block.apostrophe & known,
+                       block.inner,
                        space & ~(space >> 1) & ~last};
     uint64_t starts = starts_of(c, p, end);
     if (at_end) {
@@ -217,9 +237,12 @@ uint64_t piece_ends(const uint8_t* p, const uint8_t* end, const Joins* joins) {
 
 const std::vector<Pattern> kPatterns = {
     {"gpt4", R"('(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+)",
-     gpt4_piece_end, piece_ends<gpt4_starts>, find_word_cut},
+     gpt4_piece_end<CharClass::kOther, 3>, piece_ends<CharClass::kOther, gpt4_starts<3>>, find_word_cut},
     {"gpt2", R"('(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)", gpt2_piece_end,
-     piece_ends<gpt2_starts>, find_word_cut},
+     piece_ends<CharClass::kOther, gpt2_starts>, find_word_cut},
+    {"qwen35",
+     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)",
+     gpt4_piece_end<CharClass::kLetter, 1>, piece_ends<CharClass::kLetter, gpt4_starts<1>>, find_word_cut},
 };
 
 const Pattern& find_pattern(std::string_view name) {

@@ -30,7 +30,7 @@ ClassTable::ClassTable() {
                !std::equal(wanted, wanted + kBlockSize, cls.begin() + static_cast<std::ptrdiff_t>(known * kBlockSize)))
             ++known;
         if (known * kBlockSize == cls.size()) cls.insert(cls.end(), wanted, wanted + kBlockSize);
-        assert(known < 256);  // Unicode 17 has 212 different blocks
+        assert(known < 256);  // Unicode 17 has 223 different blocks
         block[i] = static_cast<uint8_t>(known);
     }
 }

@@ -1,4 +1,5 @@
-// What the patterns ask of a character: is it a letter (\p{L}), a number (\p{N}), white space (\s), or none of these.
+// What the patterns ask of a character: is it a letter (\p{L}), a number (\p{N}), white space (\s), a mark (\p{M}), which
+// belongs to the letter before it, or none of these.
 #pragma once
 
 #include <array>
@@ -8,7 +9,7 @@
 
 namespace alilama {
 
-enum class CharClass : uint8_t { kOther, kLetter, kNumber, kSpace };
+enum class CharClass : uint8_t { kOther, kLetter, kNumber, kSpace, kMark };
 
 // A character as the patterns see it. A byte that is not part of valid UTF-8 is a character by itself, of class
 // kOther, as Python's errors="surrogateescape" has it.

@@ -79,7 +79,7 @@ struct Character {
 
 // One item of a regular expression: a character of a set, so many times.
 struct Item {
-    std::string classes, chars;  // of the set: L, N, s and S, and characters that stand for themselves
+    std::string classes, chars;  // of the set: L, M, N, s and S, and characters that stand for themselves
     bool is_negated = false, ignores_case = false;
     size_t least = 1, most = 1;
     bool is_possessive = false;  // gives back nothing that it took
@@ -89,6 +89,7 @@ struct Item {
         bool found = false;
         for (const char cls : classes) {
             if (cls == 'L') found |= character.cls == CharClass::kLetter;
+            if (cls == 'M') found |= character.cls == CharClass::kMark;
             if (cls == 'N') found |= character.cls == CharClass::kNumber;
             if (cls == 's') found |= character.cls == CharClass::kSpace;
             if (cls == 'S') found |= character.cls != CharClass::kSpace;
@@ -195,6 +196,8 @@ private:
     void parse_member(Item& item) {
         if (skip("\\p{L}"))
             item.classes += 'L';
+        else if (skip("\\p{M}"))
+            item.classes += 'M';
         else if (skip("\\p{N}"))
             item.classes += 'N';
         else if (skip("\\s"))

@@ -61,6 +61,23 @@ def test_little_text_is_said_to_be_little(megabytes, options, is_little, run_her
     assert ("That is little text" in capsys.readouterr().out) == is_little
 
 
+@pytest.mark.parametrize(
+    ("line", "pattern", "is_told"),
+    [
+        ("नमस्ते दुनिया\n", "gpt4", True),
+        ("สวัสดีชาวโลก\n", "gpt2", True),
+        ("नमस्ते दुनिया\n", "qwen35", False),
+        ("An é.\n", "gpt4", False),
+    ],
+)
+def test_a_pattern_that_keeps_marks_in_words_is_named_where_letters_have_them(
+    line, pattern, is_told, run_here, tmp_path, capsys
+):
+    write_text(tmp_path, "text.txt", line * 60)
+    run_here("tokenize_data.py", "--data_files=text.txt", "--vocab_size=258", f"--pattern={pattern}", "--tokens_dir=t")
+    assert ("--pattern=qwen35 keeps them whole" in capsys.readouterr().out) == is_told
+
+
 def test_files_that_hold_nul_bytes_are_named_and_kept(run_here, tmp_path, capsys):
     write_text(tmp_path, "texts/a.txt", "A line.\n" * 30)
     write_text(tmp_path, "texts/b.zip", b"PK\x03\x04\0\0" * 30)
