@@ -27,6 +27,7 @@ from alilama.model.device import choose_device
 from alilama.model.folder import is_mpt, load_model, save_description, save_weights
 from alilama.model.model import Model, ModelConfig
 from alilama.training.budget import Pace, settle
+from alilama.training.card import write_card
 from alilama.training.log import Log, import_logger, is_memorizing, read_log
 from alilama.training.optim import learning_rate_at, make_optimizers
 from alilama.training.resume import Run, load_teacher, start_from
@@ -104,13 +105,17 @@ def main(argv: list[str]):
             continue
         display.show(train_loss, learning_rate, score)
         if is_evaluated:
-            if score.loss < run.best_loss:
+            is_best = score.loss < run.best_loss
+            if is_best:
                 run.best_loss = score.loss
                 save_weights(run.folder, model)
             run.save(trainer.step)
             display.show_evaluation(score)
             if run.step < run.num_steps:
-                display.bar.write(f"{write_story(model, tokenizer, config)}\n")
+                story = write_story(model, tokenizer, config)
+                display.bar.write(f"{story}\n")
+                if is_best:
+                    save_card(run, trainer, story)
         display.start_timing()
     if not is_first:
         return
@@ -120,7 +125,9 @@ def main(argv: list[str]):
         run.save(trainer.step)
         print(f"Stopped at step {run.step:,} of {run.num_steps:,} and saved. The same command goes on from here.")
         return
-    print(f"A story by {config.model_name}:\n\n{write_story(*load_model(run.folder, device), config)}\n")
+    story = write_story(*load_model(run.folder, device), config)
+    print(f"A story by {config.model_name}:\n\n{story}\n")
+    save_card(run, trainer, story)
     print(describe_end(run))
 
 
@@ -146,13 +153,10 @@ def count_steps(config: Config, batches: TrainingWindows) -> int:
 def describe_run(run: Run, trainer: Trainer, batches: TrainingWindows, reason: str) -> str:
     """Says what is going to be trained and why that, on what, in how much memory and for how many steps."""
     config, model, device = run.config, trainer.model, trainer.device.type
-    name = {"cpu": f"{torch.get_num_threads()} CPU threads", "mps": "an Apple GPU"}.get(device)
-    name = name or torch.cuda.get_device_name()
-    name = name if trainer.world_size == 1 else f"{trainer.world_size} x {name}"
     memory = estimate_bytes(model, config, trainer.precision, trainer.micro_batch, trainer.teacher)
     lines = [reason] if reason else []
     lines += [
-        f"{run.folder}: {model.num_parameters():,} parameters on {name} in {str(trainer.precision).removeprefix('torch.')}, "
+        f"{run.folder}: {model.num_parameters():,} parameters on {describe_hardware(trainer)}, "
         f"about {tqdm.format_sizeof(memory, 'B')} of memory",
         describe_steps(run, batches),
     ]
@@ -174,6 +178,14 @@ def describe_run(run: Run, trainer: Trainer, batches: TrainingWindows, reason: s
     return "\n".join(lines)
 
 
+def describe_hardware(trainer: Trainer) -> str:
+    threads = torch.get_num_threads()
+    name = {"cpu": f"{threads} CPU thread{'s' if threads > 1 else ''}", "mps": "an Apple GPU"}.get(trainer.device.type)
+    name = name or torch.cuda.get_device_name()
+    name = name if trainer.world_size == 1 else f"{trainer.world_size} x {name}"
+    return f"{name} in {str(trainer.precision).removeprefix('torch.')}"
+
+
 def describe_steps(run: Run, batches: TrainingWindows) -> str:
     step_tokens = batches.batch_size * batches.context
     text = f"{tqdm.format_sizeof(run.meta.tokens['train'])} of {run.meta.text}"
@@ -185,12 +197,22 @@ def describe_steps(run: Run, batches: TrainingWindows) -> str:
     )
 
 
+def save_card(run: Run, trainer: Trainer, story: str):
+    """Writes the README.md of the model; a place where that cannot be is no reason to end the training."""
+    try:
+        write_card(run, trainer.model, describe_hardware(trainer), story)
+    except (OSError, UserError) as error:
+        tqdm.write(f"README.md was not written: {error}")
+
+
 def describe_end(run: Run) -> str:
     """Says where the model is and what to do with it."""
     return (
         f"The model is saved in {run.folder}, its curves in {run.folder / 'loss.png'}. To go on:\n"
         f"  python -m alilama.generate {shlex.quote(str(run.folder))} --prompt={shlex.quote(run.config.sample_prompt)}\n"
-        "  pip install jupyterlab && jupyter lab inference.ipynb"
+        "  pip install jupyterlab && jupyter lab inference.ipynb\n"
+        f"  python -m alilama.export {shlex.quote(str(run.folder))} --html {shlex.quote(run.folder.name + '.html')}\n"
+        f"  hf upload {shlex.quote(run.folder.name)} {shlex.quote(str(run.folder))} --exclude training_state.pt"
     )
 
 

@@ -12,6 +12,7 @@ from alilama.common.progress import progress
 from alilama.data.tokenizer import Tokenizer
 from alilama.model.device import choose_device
 from alilama.model.folder import PRETRAINED, find_pretrained, load_model
+from alilama.training.card import add_evaluation
 from alilama.training.scoring import count_bytes, encode_files, evaluate
 from alilama.views.pictures import plot_evaluation, save_figure
 from alilama.views.yardsticks import NGRAM_LENGTH, gzip_bits_per_byte, ngram_bits_per_byte, xz_bits_per_byte
@@ -31,11 +32,17 @@ def main(argv: list[str]):
         raise UserError(f"--plot {picture}: expected the name of a file in a folder that exists")
     ids = encode_files(tokenizer, arguments.data, arguments.tokens, "--data")
 
+    said = []  # for the model's card
+
+    def say(line: str):
+        print(line)
+        said.append(line)
+
     which = f"the first {len(ids):,} tokens: " if len(ids) == arguments.tokens else ""
     num_bytes = count_bytes(tokenizer, ids[1:])
-    print(f"{which}{len(ids) - 1:,} tokens to predict, {num_bytes:,} bytes of text; loss in nats per token")
-    print(f"{'non-overlapping windows':>44}{'windows sliding by ' + str(stride or 'an eighth'):>36}")
-    print(f"{'context':>8}" + 2 * f"{'loss':>10}{'perplexity':>12}{'bits per byte':>14}")
+    say(f"{which}{len(ids) - 1:,} tokens to predict, {num_bytes:,} bytes of text; loss in nats per token")
+    say(f"{'non-overlapping windows':>44}{'windows sliding by ' + str(stride or 'an eighth'):>36}")
+    say(f"{'context':>8}" + 2 * f"{'loss':>10}{'perplexity':>12}{'bits per byte':>14}")
     scores = []  # of each context, not overlapping and sliding
     for context in contexts:
         with progress(2 * (len(ids) - 1), desc=f"context {context}", unit="tok", leave=False, unit_scale=True) as bar:
@@ -47,15 +54,17 @@ def main(argv: list[str]):
             )
         numbers = "".join(f"{score.loss:>10.4f}{score.perplexity:>12.2f}{score.bits_per_byte:>14.4f}" for score in scores[-1])
         note = "  trained at this length" * (context == trained) + "  the whole text" * (context >= len(ids) - 1)
-        print(f"{context:>8}{numbers}{note}")
+        say(f"{context:>8}{numbers}{note}")
     best, context = min((sliding.bits_per_byte, context) for context, (_, sliding) in zip(contexts, scores, strict=True))
-    print(f"{describe_yardsticks(tokenizer, ids)}; this model {best:.3f} (sliding, context {context})")
+    say(f"{describe_yardsticks(tokenizer, ids)}; this model {best:.3f} (sliding, context {context})")
 
     try:
         save_figure(plot_evaluation(folder.name, contexts, scores, trained), picture)
     except (OSError, UserError) as error:
         raise UserError(f"the picture cannot be written ({error}); choose another place with --plot") from None
     print(f"picture: {picture}")
+    if picture == folder / "evaluation.png":
+        add_evaluation(folder, said)
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:

@@ -19,6 +19,7 @@ ROOMS = [
     "views",
     "evaluate",
     "generate",
+    "export",
 ]  # in the order of the way of the data
 C_MODULES = {"alilama._bpe", "alilama._kernels"}
 MAX_NAMES = 14

@@ -46,11 +46,14 @@ def byte_level_name(token: bytes) -> str:
     return "".join(BYTE_LEVEL_ALPHABET[byte] for byte in token)
 
 
-def to_hugging_face(vocabulary: Vocabulary, special_tokens: dict[str, int], pattern: str) -> dict:
+def to_hugging_face(
+    vocabulary: Vocabulary, special_tokens: dict[str, int], pattern: str, first_token: str | None = None
+) -> dict:
     """Returns the content of tokenizer.json. Raises UserError where two tokens have one name there.
 
     `tokenizers` numbers a token that is only in added_tokens by the size of vocab. Special tokens whose ids follow all the
-    others are therefore only there, and any others are in vocab as well.
+    others are therefore only there, and any others are in vocab as well. `first_token` is the special token that they put
+    before every text.
     """
     special_ids = set(special_tokens.values())
     names = {id: byte_level_name(token) for id, token in enumerate(vocabulary.tokens) if token and id not in special_ids}
@@ -95,9 +98,22 @@ def to_hugging_face(vocabulary: Vocabulary, special_tokens: dict[str, int], patt
         "added_tokens": added,
         "normalizer": None,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, byte_level]},
-        "post_processor": None,
+        "post_processor": None if first_token is None else preceded_by(first_token, special_tokens[first_token]),
         "decoder": byte_level,
         "model": model,
+    }
+
+
+def preceded_by(token: str, id: int) -> dict:
+    """Returns the post-processor that puts a token before each text. Transformers 4 and 5 do so whatever else they are told."""
+    texts = [
+        ({"SpecialToken": {"id": token, "type_id": i}}, {"Sequence": {"id": text, "type_id": i}}) for i, text in enumerate("AB")
+    ]
+    return {
+        "type": "TemplateProcessing",
+        "single": [*texts[0]],
+        "pair": [*texts[0], *texts[1]],
+        "special_tokens": {token: {"id": token, "ids": [id], "tokens": [token]}},
     }
 
 

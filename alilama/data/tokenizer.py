@@ -72,12 +72,12 @@ class Tokenizer:
         return tokenizer
 
     def __reduce__(self) -> tuple:
-        return Tokenizer._of, (self._vocabulary, self.special_tokens, self.pattern)
+        return Tokenizer._of, (self.vocabulary, self.special_tokens, self.pattern)
 
     def _set_up(self, vocabulary: Vocabulary, special_tokens: dict[str, int], pattern: str):
         self.pattern = PATTERN_NAMES.get(pattern, pattern)
         self._compiled = compile_pattern(PATTERNS.get(self.pattern, self.pattern))
-        self._vocabulary = vocabulary
+        self.vocabulary = vocabulary
         try:
             self._core = _bpe.Encoder(**vars(vocabulary))
         except ValueError as error:
@@ -205,6 +205,11 @@ class Tokenizer:
                 counter.add_pieces(self._cut(stretch))
 
     # ---- encoding ----
+
+    @property
+    def expression(self) -> str:
+        """The pattern as a regular expression of the `regex` package."""
+        return self._compiled.pattern
 
     @property
     def native_pattern(self) -> str | None:
@@ -353,12 +358,12 @@ class Tokenizer:
     @cached_property
     def merges(self) -> list[tuple[int, int]]:
         """The pairs of ids in the order they were learned: merge i makes id 256 + i unless the tokenizer is a foreign one."""
-        return [(left, right) for left, right, _ in self._vocabulary.merges]
+        return [(left, right) for left, right, _ in self.vocabulary.merges]
 
     @cached_property
     def _token_sizes(self) -> np.ndarray:
         """Bytes of each token: [ids] int64, 0 for an id that is none."""
-        return np.array([len(token) for token in self._vocabulary.tokens], dtype=np.int64)
+        return np.array([len(token) for token in self.vocabulary.tokens], dtype=np.int64)
 
     @property
     def eot_id(self) -> int:
@@ -372,7 +377,7 @@ class Tokenizer:
 
     @cached_property
     def sha256(self) -> str:
-        """SHA-256 of what `save` writes, in hex: equal for tokenizers that encode alike."""
+        """SHA-256 of what `save` writes without a `first_token`, in hex: equal for tokenizers that encode alike."""
         return hashlib.sha256(self._to_json().encode()).hexdigest()
 
     def __repr__(self) -> str:
@@ -380,18 +385,19 @@ class Tokenizer:
 
     # ---- files ----
 
-    def save(self, path: str | os.PathLike):
+    def save(self, path: str | os.PathLike, *, first_token: str | None = None):
         """Writes Hugging Face's tokenizer.json. Raises UserError where it cannot express the tokenizer.
 
-        Warns of a pattern that `tokenizers` and `transformers` may read in another way than `load` does.
+        `first_token` is a special token that `tokenizers` and `transformers` then put before every text; here nothing is. Warns
+        of a pattern that they may read in another way than `load` does.
         """
         self._warn_of_other_engines("`tokenizers` and `transformers`")
-        content = self._to_json().encode()
+        content = self._to_json(first_token).encode()
         with replacing(Path(path)) as file:
             file.write(content)
 
-    def _to_json(self) -> str:
-        content = to_hugging_face(self._vocabulary, self.special_tokens, self._compiled.pattern)
+    def _to_json(self, first_token: str | None = None) -> str:
+        content = to_hugging_face(self.vocabulary, self.special_tokens, self._compiled.pattern, first_token)
         return json.dumps(content, ensure_ascii=False, indent=1) + "\n"
 
     @classmethod
@@ -426,12 +432,12 @@ class Tokenizer:
         """
         import tiktoken
 
-        results = [result for _, _, result in self._vocabulary.merges]
+        results = [result for _, _, result in self.vocabulary.merges]
         if results != sorted(set(results)):
             raise UserError("tiktoken merges by the id of the result, and this tokenizer's merges are in another order")
         special_ids = set(self.special_tokens.values())
-        ids = [id for id, token in enumerate(self._vocabulary.tokens) if token and id not in special_ids]
-        ranks = {self._vocabulary.tokens[id]: id for id in ids}
+        ids = [id for id, token in enumerate(self.vocabulary.tokens) if token and id not in special_ids]
+        ranks = {self.vocabulary.tokens[id]: id for id in ids}
         if len(ranks) < len(ids):
             raise UserError("two tokens have the same bytes, which tiktoken cannot express")
         self._warn_of_other_engines("tiktoken")

@@ -1,13 +1,14 @@
-"""Model folders: Hugging Face's MPT form. Nothing that is read runs code.
+"""Model folders: Hugging Face's MPT form, which Transformers and vLLM read. Nothing that is read runs code.
 
     config.json  model.safetensors  generation_config.json  tokenizer.json  tokenizer_config.json
 
-Beside them train.py keeps training_state.pt, log.csv and its pictures.
+Beside them train.py keeps training_state.pt, log.csv, its pictures and README.md.
 """
 
 import json
 import os
-from dataclasses import fields
+import re
+from dataclasses import fields, replace
 from pathlib import Path
 
 import safetensors
@@ -39,12 +40,23 @@ MPT_NAMES = {
 # What the MPT form can express beside them.
 MPT_ARCHITECTURE = {"activation": "gelu", "slope_rule": "alibi"}
 MPT_BLOCK = {"norm_1", "attn.Wqkv", "attn.out_proj", "norm_2", "ffn.up_proj", "ffn.down_proj"}
+# What has to be so for the formulas to be ours. Transformers has these defaults, and leaves some of them out when it saves.
 MPT_SETTINGS = {
     "expansion_ratio": 4,
     "layer_norm_epsilon": 1e-5,
+    "norm_type": "low_precision_layernorm",
     "no_bias": True,
     "tie_word_embeddings": True,
-    "attn_config": {"alibi": True, "alibi_bias_max": ALIBI_BIAS_MAX, "attn_pdrop": 0},
+    "logit_scale": None,
+    "attn_config": {
+        "attn_type": "multihead_attention",
+        "alibi": True,
+        "alibi_bias_max": ALIBI_BIAS_MAX,
+        "clip_qkv": None,
+        "qk_ln": False,
+        "softmax_scale": None,
+        "prefix_lm": False,
+    },
 }
 
 
@@ -62,17 +74,24 @@ def save_description(folder: Path, config: ModelConfig, tokenizer: Tokenizer):
         **{MPT_NAMES.get(field.name, field.name): getattr(config, field.name) for field in fields(config)},
         "max_seq_len": READABLE_MULTIPLE * config.max_seq_len,
         "emb_pdrop": config.dropout,
+        "embedding_fraction": 1.0,
+        "learned_pos_emb": False,
         **MPT_SETTINGS,
+        "attn_config": {**MPT_SETTINGS["attn_config"], "attn_pdrop": 0},
         **special_ids,
         "torch_dtype": "float32",
     }
-    generation = {**special_ids, "do_sample": True, "max_new_tokens": 256}
+    # Transformers stops with an error where prompt and text are longer than max_seq_len.
+    generation = {**special_ids, "do_sample": True, "max_new_tokens": min(256, content["max_seq_len"] // 2)}
     tokenizer_config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         **{f"{role}_token": END_OF_TEXT for role in ("bos", "eos", "pad")},
         "clean_up_tokenization_spaces": False,
+        "model_max_length": content["max_seq_len"],
+        "padding_side": "left",  # so that prompts of different lengths go on where they end
+        "model_input_names": ["input_ids", "attention_mask"],  # Transformers 4 would give the model a third, which it refuses
     }
-    tokenizer.save(folder / "tokenizer.json")
+    tokenizer.save(folder / "tokenizer.json", first_token=END_OF_TEXT)
     for name, values in (("tokenizer_config", tokenizer_config), ("generation_config", generation), ("config", content)):
         write_json(folder / f"{name}.json", values)
 
@@ -106,7 +125,8 @@ def find_pretrained() -> Path:
 def load_model(folder: str | os.PathLike, device: str | torch.device = "cpu") -> tuple[Model, Tokenizer]:
     """Returns the model of a folder in float32, ready to generate (in evaluation mode), and its tokenizer.
 
-    Raises UserError where a file is missing, damaged, or does not fit the others.
+    Rows of the embedding that belong to no token, with which some make its size a round number, are left out: what is written
+    is always a token. Raises UserError where a file is missing, damaged, or does not fit the others.
     """
     folder = Path(folder)
     config = load_shape(folder)
@@ -114,12 +134,17 @@ def load_model(folder: str | os.PathLike, device: str | torch.device = "cpu") ->
     if not path.is_file():
         raise UserError(f"{path} is missing: a model writes only with the tokenizer it was trained with")
     tokenizer = Tokenizer.load(path)
-    if tokenizer.vocab_size != config.vocab_size:
+    eos_id = read_config(folder)["eos_token_id"]  # which tells more rows than tokens from the tokenizer of another model
+    is_padded = config.vocab_size > tokenizer.vocab_size and eos_id in (None, tokenizer.eot_id, [tokenizer.eot_id])
+    if config.vocab_size != tokenizer.vocab_size and not is_padded:
         raise UserError(
             f"{folder}: tokenizer.json has {tokenizer.vocab_size} tokens and config.json {config.vocab_size}; they "
             "do not belong to one model"
         )
     weights = load_weights(folder, config)
+    if is_padded:
+        config = replace(config, vocab_size=tokenizer.vocab_size)
+        weights["wte.weight"] = weights["wte.weight"][: config.vocab_size]
     model = Model(config)
     model.load_state_dict(weights)
     with torch.inference_mode():  # one token sees itself only: what attention makes of it is its value
@@ -130,26 +155,16 @@ def load_model(folder: str | os.PathLike, device: str | torch.device = "cpu") ->
 
 
 def load_shape(folder: Path) -> ModelConfig:
-    """Reads a model folder's config.json. Raises UserError where it is missing, damaged or of another architecture."""
-    path = folder / "config.json"
-    if not path.is_file():
-        raise UserError(f"{folder} is not a model folder: it has no config.json; train a model with train.py")
-    try:
-        content = MPT_ARCHITECTURE | json.loads(path.read_text(encoding="utf-8"))  # what a folder does not name is MPT's
-        names = {field.name: MPT_NAMES.get(field.name, field.name) for field in fields(ModelConfig)}
-        config = ModelConfig(**{name: content[key] for name, key in names.items() if key in content or name in MPT_NAMES})
-        attn_config = {name: content["attn_config"][name] for name in MPT_SETTINGS["attn_config"]}  # Transformers adds others
-    except (ValueError, KeyError, TypeError, RecursionError) as error:  # Unicode and JSON errors are ValueErrors
-        raise UserError(
-            f"{path} is damaged or of another kind of model ({type(error).__name__}: {error}); expected one that train.py wrote"
-        ) from None
-    fixed = {**MPT_ARCHITECTURE, **MPT_SETTINGS, **ARCHITECTURE}
-    for name, value in fixed.items():
-        if name in names:  # it has become a field of ModelConfig
-            continue
-        found = attn_config if name == "attn_config" else content.get(name)
-        if found != value:
-            raise UserError(f"{path} describes another architecture: {name} is {found!r}, expected {value!r}")
+    """Reads the shape in a model folder's config.json. Raises UserError for what a Model cannot be, naming the setting."""
+    path, content = folder / "config.json", read_config(folder)
+    names = {field.name: MPT_NAMES.get(field.name, field.name) for field in fields(ModelConfig)}
+    if missing := [key for name, key in names.items() if name in MPT_NAMES and key not in content]:
+        raise UserError(f"{path} is damaged: it does not say {missing[0]}; train the model again, or download it again")
+    config = ModelConfig(**{name: content[key] for name, key in names.items() if key in content})
+    found = flattened(content)
+    for name, value in flattened({**MPT_ARCHITECTURE, **MPT_SETTINGS, **ARCHITECTURE}).items():
+        if name not in names and found.get(name) != value:  # or it has become a field of ModelConfig
+            raise UserError(f"{path} describes another architecture: {name} is {found.get(name)!r}, expected {value!r}")
     sizes = [getattr(config, name) for name in MPT_NAMES if name != "dropout"]
     is_possible = all(type(size) is int and 0 < size < MAX_SIZE for size in sizes)
     is_possible = is_possible and isinstance(config.dropout, int | float) and 0 <= config.dropout < 1
@@ -159,28 +174,79 @@ def load_shape(folder: Path) -> ModelConfig:
     return config
 
 
+def read_config(folder: Path) -> dict:
+    """Reads a model folder's config.json; what it does not name is as Transformers takes it.
+
+    Raises UserError where it is missing, damaged or of another kind of model.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise UserError(f"{folder} is not a model folder: it has no config.json; train a model with train.py")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if (kind := content.get("model_type")) not in ("mpt", "alilama"):
+            raise UserError(f"{path} describes another kind of model: model_type is {kind!r}, expected 'mpt'")
+        attn_config = {**MPT_SETTINGS["attn_config"], **(content.get("attn_config") or {})}
+        usual = {
+            "hidden_dim": MPT_SETTINGS["expansion_ratio"] * content["d_model"],
+            "trained_seq_len": content["max_seq_len"],
+            "resid_pdrop": 0.0,
+            "eos_token_id": None,
+        }
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        if isinstance(error, UserError):  # which is a ValueError, as those of Unicode and JSON are
+            raise
+        raise UserError(
+            f"{path} is damaged ({type(error).__name__}: {error}); expected that of an MPT model, such as train.py writes"
+        ) from None
+    return {**MPT_ARCHITECTURE, **MPT_SETTINGS, **usual, **content, "attn_config": attn_config}
+
+
+def flattened(settings: dict) -> dict:
+    """Returns settings of config.json by name, those within attn_config too."""
+    return settings | {f"attn_config.{name}": value for name, value in settings["attn_config"].items()} | {"attn_config": None}
+
+
 def load_weights(folder: Path, config: ModelConfig) -> dict[str, torch.Tensor]:
     """Reads the weights of a folder by their names in Model, in any float type and number of files.
 
     Raises UserError where they are not those that `config` describes, or are not finite.
     """
-    path = folder / "model.safetensors"
-    index = folder / "model.safetensors.index.json"
     weights = {}
-    for part in [path] if path.exists() or not index.exists() else read_index(index):
+    for part in find_parts(folder):
         try:
             with safetensors.safe_open(part, framework="pt") as file:
                 weights |= {name.removeprefix(PREFIX): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (OSError, safetensors.SafetensorError) as error:
             raise UserError(f"{part} is missing or damaged ({error}); train the model again") from None
-    unlike = f"{path} does not hold the {config.blocks} blocks that config.json describes; they do not belong to one model"
+    head = weights.pop("lm_head.weight", None)  # some write the one matrix that it is with the embedding twice
+    if head is not None and not torch.equal(weights.setdefault("wte.weight", head).float(), head.float()):
+        raise UserError(f"{folder} has an output projection, lm_head.weight, beside its embedding; here they are one matrix")
+    block = "|".join(map(re.escape, block_weights(config)))
+    known = re.compile(rf"(?:wte|norm_f|blocks\.\d+\.(?:{block}))\.weight")
+    if unknown := [name for name in weights if not known.fullmatch(name)]:
+        raise UserError(f"{folder} has {unknown[0]} among its weights, which a model of this architecture does not have")
+    unlike = f"{folder} does not hold the {config.blocks} blocks that config.json describes; they do not belong to one model"
     if len(weights) != 2 + config.blocks * len(block_weights(config)):
         raise UserError(unlike)
     if {name: tuple(weight.shape) for name, weight in weights.items()} != weight_shapes(config):
         raise UserError(unlike)
     if not all(weight.is_floating_point() and weight.float().isfinite().all() for weight in weights.values()):
-        raise UserError(f"{path} is damaged: it holds weights that are not finite numbers; train the model again")
+        raise UserError(f"{folder} is damaged: it holds weights that are not finite numbers; train the model again")
     return weights
+
+
+def find_parts(folder: Path) -> list[Path]:
+    """Returns the files that the weights of a folder are in."""
+    path, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if path.exists() or index.exists():
+        return [path] if path.exists() else read_index(index)
+    if pickles := sorted(folder.glob("pytorch_model*.bin")):
+        raise UserError(
+            f"{pickles[0]} is not read, for it may run code; where you trust it, Transformers makes a model.safetensors of it: "
+            f"AutoModelForCausalLM.from_pretrained({str(folder)!r}).save_pretrained({str(folder)!r})"
+        )
+    return [path]
 
 
 def read_index(path: Path) -> list[Path]:

@@ -56,7 +56,11 @@ def peers_by_pattern(tmp_path_factory) -> dict[str, Peers]:
     """
     in_utf8 = [byte for byte in range(256) if byte not in (0xC0, 0xC1) and byte < 0xF5]
     made = {}
-    for name, byte_values, dtype in (("gpt4", in_utf8, "uint16"), ("gpt2", range(256), "uint32"), ("qwen35", in_utf8, "uint16")):
+    for name, byte_values, dtype in (
+        ("gpt4", in_utf8, "uint16"),
+        ("gpt2", range(256), "uint32"),
+        ("qwen35", in_utf8, "uint16"),
+    ):
         merges = sorted(itertools.product(byte_values, repeat=2), key=lambda pair: (pair[0] < 128) == (pair[1] < 128))
         made[name] = Peers(Tokenizer(merges, pattern=name), tmp_path_factory.mktemp(name))
         assert made[name].ours.dtype == dtype

@@ -207,7 +207,7 @@ def test_transformers_encodes_and_writes_the_same_text(tokenizer, model_folder):
 
     prompt = "Once upon a time, Zoë found a cake."
     their_tokenizer = AutoTokenizer.from_pretrained(model_folder)
-    assert their_tokenizer(prompt)["input_ids"] == tokenizer.encode(prompt)
+    assert their_tokenizer(prompt)["input_ids"] == tokenizer.encode_document(prompt)
     assert their_tokenizer.eos_token_id == their_tokenizer.bos_token_id == tokenizer.eot_id
     ids = [tokenizer.eot_id, *tokenizer.encode(prompt)]
     ours = generate_batch(load_model(model_folder)[0], [ids], max_new_tokens=20, temperature=0, stop_id=tokenizer.eot_id)[0]

@@ -1,0 +1,55 @@
+"""Writes a model for other programs: python -m alilama.export models/stories --html story.html"""
+
+import sys
+import time
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+from alilama.common.errors import ArgumentParser, UserError, one_line_errors
+from alilama.model.folder import PRETRAINED, find_pretrained
+
+PRECISIONS = ("f32", "f16", "q8_0")
+FORMATS = {
+    "html": "a web page that writes stories, without a network or a server",
+    "gguf": "a file for llama.cpp, and a Modelfile for Ollama beside it",
+    "onnx": "a file for onnxruntime and Transformers.js",
+}
+
+
+def main(argv: list[str]):
+    arguments = make_parser().parse_args(argv)
+    files = {name: Path(file) for name in FORMATS if (file := getattr(arguments, name)) is not None}
+    if not files:
+        raise UserError(f"nothing is to be written: give {', '.join(f'--{name} FILE' for name in FORMATS)}, or several of them")
+    if arguments.precision and "gguf" not in files:
+        raise UserError(f"precision = {arguments.precision}: it is for --gguf, which is not given")
+    for name, file in files.items():
+        started = time.perf_counter()
+        options = [arguments.precision] if name == "gguf" and arguments.precision else []
+        writer_of(name)(Path(arguments.model), file, *options)
+        print(f"{file}: {file.stat().st_size / 1e6:.1f} MB, {time.perf_counter() - started:.1f} s")
+
+
+def writer_of(name: str) -> Callable:
+    """Returns the function that writes a format. Raises UserError where its package is missing."""
+    try:
+        return getattr(import_module(f"alilama.export.{name}"), f"write_{name}")
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        raise UserError(f"--{name} needs the package {name}: pip install -e .[export]") from None
+
+
+def make_parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="python -m alilama.export", description="Writes a model for other programs.")
+    parser.add_argument("model", nargs="?", default=find_pretrained(), help=f"folder of the model [{PRETRAINED}]")
+    for name, meaning in FORMATS.items():
+        parser.add_argument(f"--{name}", metavar="FILE", help=meaning)
+    parser.add_argument("--precision", choices=PRECISIONS, help="of the weights in --gguf [f16]")
+    return parser
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        main(sys.argv[1:])

@@ -1,0 +1,381 @@
+import dataclasses
+import json
+import re
+
+import pytest
+import regex
+import torch
+from browser import CHROMIUM, Browser
+from hypothesis import given
+from hypothesis import strategies as st
+from oracles import PATTERN_STRINGS, examples, mixed_text
+
+from alilama.common.errors import UserError
+from alilama.data.tokenizer import Tokenizer
+from alilama.export import html
+from alilama.export.__main__ import main
+from alilama.export.html import write_html
+from alilama.export.patterns import to_javascript
+from alilama.model.folder import load_model, save_description, save_weights
+from alilama.model.model import Model, ModelConfig
+from alilama.writing.streams import generate_batch
+
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian, Ubuntu: apt install chromium)")
+TEXT = "Once upon a time, Zoë and a tired dragon lived near the old 你好 house.\n\nIt's 12345 o'clock! 🙂 </script> " * 3
+
+
+def save_model(folder, config=None, seed=0, **tokenizer):
+    """Writes a folder with a model of random weights, large enough that its greedy choices are clear."""
+    tok = Tokenizer.train_from_iterator([TEXT], 256 + 50, **tokenizer)
+    torch.manual_seed(seed)
+    model = Model(
+        ModelConfig(
+            **{"vocab_size": tok.vocab_size, "d_model": 24, "blocks": 2, "num_heads": 3, "hidden_dim": 50, "max_seq_len": 16}
+            | (config or {})
+        )
+    )
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.copy_((weight * 1.5).half())  # so that 16 bits hold it
+    save_description(folder, model.config, tok)
+    save_weights(folder, model)
+    return model.eval(), tok
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    browser = Browser(tmp_path_factory.mktemp("profile"))
+    yield browser
+    browser.close()
+
+
+@pytest.fixture(scope="module")
+def made(browser, tmp_path_factory):
+    """A page that is open, its model, and its tokenizer."""
+    folder = tmp_path_factory.mktemp("made") / "<b>a & b"
+    model, tok = save_model(folder)
+    write_html(folder, folder / "page.html")
+    browser.errors.clear()
+    browser.open(folder / "page.html")
+    return model, tok
+
+
+def js(value) -> str:
+    return json.dumps(value)
+
+
+# ---- what it computes ----
+
+
+@needs_browser
+def test_logits_are_ours_below_and_beyond_the_trained_length(browser, made):
+    model, tok = made
+    ids = [tok.eot_id, *tok.encode_ordinary(TEXT)][:60]
+    found = browser.run(f"model.length = 0, {ids}.map((id) => Array.from(model.read(id)))")
+    with torch.inference_mode():
+        expected = model(torch.tensor([ids]))[0]
+    assert len(ids) == 60 and torch.allclose(torch.tensor(found), expected, atol=1e-4)
+    again = browser.run(f"model.length = 30, {ids[30:]}.map((id) => Array.from(model.read(id)))")
+    assert again == found[30:]  # what is read again after something was taken back
+
+
+@needs_browser
+def test_attention_is_a_distribution_over_the_tokens_so_far_and_ours(browser, made):
+    model, tok = made
+    ids = [tok.eot_id, *tok.encode_ordinary("Once upon a time")]
+    seen = []
+
+    def attend(qkv):
+        q, k, v = qkv.transpose(1, 3).unbind(2)
+        distance = torch.arange(len(ids))[:, None] - torch.arange(len(ids))
+        scores = q @ k.mT / q.shape[-1] ** 0.5 - model.slopes[:, None, None] * distance
+        seen.append(scores.masked_fill(distance < 0, -torch.inf).softmax(-1))
+        return (seen[-1] @ v).transpose(1, 2)
+
+    with torch.inference_mode():
+        model.hidden(torch.tensor([ids]), [attend] * 2)
+    browser.run(f"model.length = 0, {ids}.forEach((id) => model.read(id))")
+    for block in range(2):
+        for head in range(3):
+            found = torch.tensor(browser.run(f"Array.from(model.attention({block}, {head}, {len(ids) - 1}))"))
+            assert torch.allclose(found, seen[block][0, head, -1], atol=1e-5)
+
+
+@needs_browser
+def test_the_story_at_temperature_0_is_ours(browser, made):
+    model, tok = made
+    ids = [tok.eot_id, *tok.encode_ordinary("Once upon")]
+    [ours] = generate_batch(model, [ids], max_new_tokens=48, temperature=0, stop_id=tok.eot_id)
+    browser.run("element('prompt').value = 'Once upon', element('temperature').value = 0, element('length').value = 48")
+    browser.run("begin()")
+    assert browser.run("story.map((token) => token.id)") == ids + ours
+    assert browser.run("element('story').textContent") == tok.decode(ids[1:] + ours).rstrip("\ufffd") or "\ufffd" in tok.decode(
+        ours
+    )
+    with torch.inference_mode():
+        probabilities = model(torch.tensor([ids + ours]))[0].softmax(-1)
+    for place, shown in enumerate(browser.run("story.map((token) => token.probabilities)")[1:]):
+        expected = probabilities[place].topk(8)
+        assert [id for id, _ in shown[:8]] == expected.indices.tolist()
+        assert [share for _, share in shown[:8]] == pytest.approx(expected.values.tolist(), abs=1e-4)
+        assert (ids + ours)[place + 1] in [id for id, _ in shown]
+
+
+@needs_browser
+def test_tokens_are_drawn_by_their_probability(browser, made):
+    logits = [0.0, 2.0, -1.0, 1.0]
+    drawn = browser.run(f"Array.from({{length: 1000}}, (_, i) => sample(Float32Array.from({logits}), 0.5, (i + 0.5) / 1000))")
+    shares = torch.tensor(logits).div(0.5).softmax(-1)
+    assert drawn == sorted(drawn)
+    for id, share in enumerate(shares.tolist()):
+        assert drawn.count(id) == pytest.approx(1000 * share, abs=1.5)
+    assert browser.run("sample(Float32Array.from([0, 1, 1]), 1, 0.9999999999)") in (1, 2)  # and not beyond the last
+    assert browser.run("sample(Float32Array.from([0, 1, 1]), 0)") == 1
+
+
+@needs_browser
+def test_every_half_is_read_as_numpy_reads_it(browser, made):
+    halves = torch.arange(65536, dtype=torch.int32).to(torch.uint16).view(torch.float16).float()
+    finite = halves.isfinite()
+    found = torch.tensor(browser.run("Array.from(fromHalf(Uint16Array.from({length: 65536}, (_, i) => i)))"))
+    assert torch.equal(found[finite], halves[finite])
+
+
+# ---- text ----
+
+
+def python_cut(expression, text):
+    tok = Tokenizer([], pattern=expression)
+    return [piece.decode() for piece in tok._cut(text.encode())]
+
+
+def cut_by_browser(browser, expression, texts):
+    empty = {"sizes": [], "bytes": "", "byteIds": [], "merges": [], "wholePieces": [], "pattern": to_javascript(expression)}
+    return browser.run(f"{js(texts)}.map((text) => new Tokenizer({js(empty)}).cut(text))")
+
+
+CUT_ALIKE = [
+    *PATTERN_STRINGS.values(),
+    r"\w+|\s|[^\w\s]",
+    r"(?i:straße|[k-m])++|.",
+    r"[a-z]+?(?=[aeiou])|(?<=\d)\D|\p{Lu}\p{Ll}*",
+    r"(ab|(c))+?|[\-\]^]{2,3}+",
+    r"[]x]+|\.{1,}|[^]]",
+    r"(?<!a)b{2}|(?!x)\S+?",
+]
+
+
+@needs_browser
+@pytest.mark.parametrize("expression", CUT_ALIKE)
+def test_patterns_cut_in_javascript_as_here(expression, browser, made):
+    texts = [mixed_text(seed, 100) for seed in range(12)] + ["abcab]]^--..KKſstraSSE ab\r\n\n  x\u0301y\u0085\ufeff\u180e", ""]
+    assert cut_by_browser(browser, expression, texts) == [python_cut(expression, text) for text in texts]
+
+
+@needs_browser
+@pytest.mark.parametrize("expression", PATTERN_STRINGS.values())
+def test_every_character_is_of_the_class_that_it_has_here(expression, browser, made):
+    chars = [chr(i) for i in [*range(0, 0xD800, 7), *range(0xE000, 0x30000, 11), *range(0xE0000, 0xE0200)]]
+    text = "".join(f"a{char}1{char} {char}{char}'s\n" for char in chars)
+    assert cut_by_browser(browser, expression, [text]) == [python_cut(expression, text)]
+
+
+@needs_browser
+def test_ids_are_ours_for_any_text(browser, made):
+    _, tok = made
+    texts = [TEXT, *(mixed_text(seed, 100) for seed in range(30)), "a" * 300, " " * 77, "\r\n\0\x7f<|endoftext|>"]
+    assert browser.run(f"{js(texts)}.map((text) => tokenizer.encode(text))") == [tok.encode_ordinary(text) for text in texts]
+
+
+@needs_browser
+def test_pieces_that_are_tokens_before_any_merge_and_other_numbers_of_ids_are_kept(browser, tmp_path):
+    tok = Tokenizer.train_from_iterator([TEXT], 256 + 60)
+    tok.save(tmp_path / "tokenizer.json")
+    content = json.loads((tmp_path / "tokenizer.json").read_text())
+    vocab = content["model"]["vocab"]
+    swapped = dict(zip(vocab, reversed(vocab.values()), strict=True))
+    content["model"] |= {"vocab": swapped | {"time,": len(vocab) + 1}, "ignore_merges": True}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    other = Tokenizer.load(tmp_path / "tokenizer.json")
+    pattern_of_words = other._cut(b"time,")
+    found = browser.run(f"new Tokenizer({js(html.describe_tokenizer(other))}).encode({js(TEXT)})")
+    assert found == other.encode_ordinary(TEXT) and len(pattern_of_words) == 2
+
+
+def test_a_pattern_that_matches_nothing_is_refused():
+    with pytest.raises(UserError, match="matches where there is nothing"):
+        to_javascript(r"a*|b")
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [r"^a", r"a$", r"\bx", r"(a)\1", r"(?>a+)", r"(?i)a", r"[[a-z]--[b]]", r"\X", r"(?P<n>a)", r"(?|a|b)", r"\x41", r"(?s:.)"],
+)
+def test_a_pattern_that_cannot_be_said_is_refused_from_where_it_cannot(expression):
+    regex.compile(expression)
+    with pytest.raises(UserError, match="cannot be said in JavaScript from") as refused:
+        to_javascript(expression)
+    assert "\n" not in str(refused.value)
+
+
+@examples(60)
+@given(data=st.text("ab(|)?*+[]^.\\sp{L}1,", max_size=12))
+def test_any_pattern_becomes_javascript_or_is_refused(data):
+    try:
+        regex.compile(data)
+    except regex.error:
+        return
+    try:
+        written = to_javascript(data)
+    except UserError:
+        return
+    assert regex.sub(r"\\u\{[0-9a-f]+\}", "", written).count("(") == written.count(")")
+
+
+# ---- the page ----
+
+
+@needs_browser
+def test_nothing_of_a_name_a_prompt_or_a_story_is_markup(browser, made):
+    assert browser.run("element('name').textContent") == "<b>a & b" and browser.run("element('name').children.length") == 0
+    attack = "<img src=x onerror='window.attacked=1'></script><script>window.attacked=1</script>&lt;"
+    browser.run(f"element('prompt').value = {js(attack)}, element('length').value = 16")
+    browser.run("begin()")
+    assert browser.run("element('story').textContent").startswith(attack)
+    assert browser.run("[...document.querySelectorAll('img')].length + (window.attacked ?? 0)") == 0
+    assert browser.run("element('story').querySelectorAll(':not(span)').length") == 0
+    assert browser.errors == []
+
+
+@needs_browser
+def test_a_special_token_in_a_prompt_is_refused(browser, made):
+    browser.run("element('prompt').value = 'a<|endoftext|>b', element('story').replaceChildren(), story = []")
+    browser.run("begin()")
+    assert "holds <|endoftext|>" in browser.run("element('status').textContent") and browser.run("story.length") == 0
+
+
+@needs_browser
+def test_halves_of_characters_do_no_harm(browser, made):
+    browser.run("element('prompt').value = 'a\\ud800b', element('length').value = 16")
+    browser.run("begin()")
+    assert browser.run("element('story').textContent").startswith("a\ufffdb")
+
+
+@needs_browser
+def test_writing_stops_at_once_and_begins_again(browser, made):
+    browser.run("element('prompt').value = 'Once', element('length').value = 1024, element('temperature').value = 1")
+    browser.run("described.eotId = -1, window.ended = begin(), null")  # nothing ends it
+    browser.run("new Promise((resolve) => setTimeout(resolve, 60))")
+    assert browser.run("element('write').textContent") == "Stop"
+    browser.run("element('write').click(), window.ended")
+    written = browser.run("story.length")
+    assert 3 < written < 1000 and browser.run("element('write').textContent") == "Again"
+    browser.run("element('length').value = 16, element('write').click(), running")
+    assert browser.run("story.length") == browser.run("tokenizer.encode('Once').length") + 17
+    browser.run("described.eotId = tokenizer.tokens.length - 1, null")
+
+
+@needs_browser
+def test_the_page_gets_its_turn_while_it_writes(browser, made):
+    browser.run("element('prompt').value = 'Once', element('length').value = 1024, described.eotId = -1, null")
+    longest = browser.run("""(async () => {
+        let last = performance.now(), longest = 0;
+        const timer = setInterval(() => { longest = Math.max(longest, performance.now() - last); last = performance.now(); });
+        await begin();
+        clearInterval(timer);
+        return longest;
+    })()""")
+    assert browser.run("story.length") > 1024 and 0 < longest < 1000  # ms
+    browser.run("described.eotId = tokenizer.tokens.length - 1, null")
+
+
+@needs_browser
+def test_a_touched_token_shows_what_else_it_might_have_been_and_goes_on_with_it(browser, made):
+    browser.run("element('prompt').value = 'Once upon a time', element('length').value = 32, element('temperature').value = 0")
+    browser.run("begin()")
+    before = browser.run("story.map((token) => token.id)")
+    place = len(before) - 10
+    browser.run(f"story[{place}].span.click()")
+    assert not browser.run("element('details').hidden")
+    rows = browser.run("[...document.querySelectorAll('#likely button')].map((row) => row.className)")
+    assert rows.count("chosen") == 1 and len(rows) in (8, 9)
+    shown = browser.run(f"story[{place}].probabilities.map(([id]) => id)")
+    other = next(i for i, id in enumerate(shown) if id not in (before[place], browser.run("described.eotId")))
+    browser.run(f"document.querySelectorAll('#likely button')[{other}].click(), running")
+    after = browser.run("story.map((token) => token.id)")
+    assert after[:place] == before[:place] and after[place] == shown[other]
+    assert browser.run("document.querySelectorAll('#story span').length") == len(after)
+    fresh = browser.run(f"(model.length = 0, {after}.map((id) => model.read(id)).at(-1).slice(0, 20).join())")
+    assert fresh == browser.run(f"(model.length = {len(after) - 1}, model.read({after[-1]}).slice(0, 20).join())")
+
+
+@needs_browser
+def test_heads_are_shown_and_color_the_story(browser, made):
+    browser.run("element('prompt').value = 'Once upon a time', element('length').value = 32")
+    browser.run("begin()")
+    assert browser.run("document.querySelectorAll('#heads canvas').length") == 2 * 3
+    browser.run("story[12].span.click(), document.querySelector('#heads button[data-head=\"1,2\"]').click()")
+    assert browser.run("element('view').value") == "attention"
+    colors = browser.run("story.map((token) => getComputedStyle(token.span).backgroundColor)")
+    assert len(set(colors[1:13])) > 1 and set(colors[13:]) == {"color(srgb 0 0 0 / 0)"}
+    painted = browser.run(
+        "[...document.querySelector('#heads canvas').getContext('2d').getImageData(0, 0, 96, 24).data].filter((x) => x).length"
+    )
+    assert painted > 20
+    browser.run("element('view').value = 'sure', element('view').onchange()")
+    assert len(set(browser.run("story.map((token) => getComputedStyle(token.span).backgroundColor)"))) > 3
+    browser.run("element('view').value = 'tokens', element('view').onchange()")
+
+
+@needs_browser
+@pytest.mark.parametrize(("width", "height"), [(1200, 900), (360, 740)])
+def test_everything_fits_on_a_desktop_and_a_phone(width, height, browser, made):
+    browser.resize(width, height, width < 500)
+    browser.run("element('prompt').value = 'Once upon a time', begin()")
+    browser.run("running")
+    assert browser.run("document.documentElement.scrollWidth") <= width
+    assert len(browser.screenshot()) > 10_000
+    browser.call("Emulation.clearDeviceMetricsOverride")
+
+
+@needs_browser
+def test_the_page_asks_for_nothing_outside(browser, made):
+    with pytest.raises(AssertionError):
+        browser.run("fetch('https://example.com')")
+    assert not re.search(r"(?:src|href)=|https?:|import\b", (html.PAGE / "page.html").read_text(encoding="utf-8"))
+    browser.errors.clear()  # of what was refused
+
+
+# ---- the file ----
+
+
+def test_a_page_is_small_and_holds_what_log_csv_says(tmp_path):
+    model, _ = save_model(tmp_path / "m", {"d_model": 96, "num_heads": 8})
+    (tmp_path / "m" / "log.csv").write_text("step,tokens,val_bits_per_byte\n1,1000000,\n2,2500000,1.25\n3,3000000,1.5\n")
+    main([str(tmp_path / "m"), "--html", str(tmp_path / "m.html")])
+    page = (tmp_path / "m.html").read_text(encoding="utf-8")
+    assert len(page) < 1.5 * 2 * model.num_parameters() + 100_000
+    assert "3.0M tokens, 1.250 bits per byte" in page and page.count("</script>") == 3
+
+
+def test_what_the_page_cannot_hold_is_refused(tmp_path, monkeypatch):
+    folder = tmp_path / "m"
+    model, _ = save_model(folder)
+    with torch.no_grad():
+        model.wte.weight[0, 0] = 70_000
+    save_weights(folder, model)
+    with pytest.raises(UserError, match="70000 does not fit into 16 bits"):
+        write_html(folder, tmp_path / "m.html")
+    save_model(folder)
+    monkeypatch.setattr(html, "block_weights", lambda config: {"ffn.gate": (config.d_model,)})
+    with pytest.raises(UserError, match="this model has others"):
+        write_html(folder, tmp_path / "m.html")
+    assert not list(tmp_path.glob("m.html*"))
+
+
+@pytest.mark.filterwarnings("ignore:.*may cut text in another way")
+def test_a_model_with_a_pattern_that_cannot_be_said_is_refused(tmp_path):
+    save_model(tmp_path / "m", pattern=r"\b\w+|\W")
+    with pytest.raises(UserError, match="cannot be said in JavaScript"):
+        write_html(tmp_path / "m", tmp_path / "m.html")
+    assert dataclasses.asdict(load_model(tmp_path / "m")[0].config)["d_model"] == 24
