@@ -2,9 +2,8 @@
 
 #include <algorithm>
 #include <cstring>
-#include <functional>
 #include <limits>
-#include <queue>
+#include <memory>
 #include <stdexcept>
 #include <utility>
 
@@ -17,7 +16,7 @@ namespace alilama {
 #define ALILAMA_NOINLINE __attribute__((noinline))
 #endif
 
-constexpr size_t kMaxScanned = 64;  // bytes of a piece; longer ones are merged by a heap
+constexpr size_t kMaxScanned = 64;  // bytes of a piece; longer ones are merged by rank
 
 Encoder::Encoder(const Vocabulary& vocabulary)
     : byte_ids_(vocabulary.byte_ids), merges_(vocabulary.merges), joins_(vocabulary.merges.size()) {
@@ -79,7 +78,7 @@ bool Encoder::merges_to(std::string_view piece, TokenId id) const {
     return merge(piece, ids.data()) == ids.data() + 1 && ids[0] == id;
 }
 
-// Writes what a piece of up to kMaxScanned bytes is before its merges to `ids` and returns their number: its bytes, but a
+// Writes what a piece is before its merges to `ids` and returns their number, at most its size: its bytes, but a
 // character that is a token is that token, unless a token that begins or ends within a character may meet it: until it is
 // whole no other merge can touch it, and those of the whole character come later.
 size_t Encoder::first_ids(const uint8_t* p, size_t size, TokenId* ids) const {
@@ -129,36 +128,103 @@ Id* Encoder::merge_by_scanning(const uint8_t* p, size_t size, Id* out) const {
     return out;
 }
 
-// The same in O(n log n): candidates wait in a heap. A token stands in its first and its last cell, kInside in those
-// between, so both neighbours are found without links.
-template <class Id>
-Id* Encoder::merge_by_heap(const uint8_t* p, size_t size, Id* out) const {
-    constexpr TokenId kInside = 0xFFFFFFFF;
-    using Candidate = std::pair<uint32_t, uint32_t>;  // rank and place of the left token
-    if (size > std::numeric_limits<uint32_t>::max()) throw std::length_error("a piece of the text takes 4 GiB or more");
-    std::vector<TokenId> cells(size);
-    for (size_t i = 0; i < size; ++i) cells[i] = byte_ids_[p[i]];
-    std::vector<Candidate> first;
-    for (size_t i = 0; i + 1 < size; ++i) {
-        const uint32_t rank = merges_.find(cells[i], cells[i + 1]);
-        if (rank != Merges::kMissing) first.emplace_back(rank, static_cast<uint32_t>(i));
+// Places of a piece that wait for merges, found by the lowest rank first and from left to right.
+class WaitingPlaces {
+public:
+    explicit WaitingPlaces(size_t num_ranks)
+        : first_(new uint32_t[num_ranks]), ranks_((num_ranks + 63) / 64), words_((ranks_.size() + 63) / 64) {}
+
+    void add(uint32_t rank, size_t place) {
+        uint64_t& word = ranks_[rank / 64];
+        const uint64_t bit = uint64_t{1} << rank % 64;
+        const uint32_t next = word & bit ? first_[rank] : kNone;
+        word |= bit;
+        words_[rank / 4096] |= uint64_t{1} << rank / 64 % 64;
+        uint32_t entry = free_;
+        if (entry == kNone) {
+            entry = static_cast<uint32_t>(entries_.size());
+            entries_.emplace_back();
+        } else {
+            free_ = entries_[entry].next;
+        }
+        entries_[entry] = {static_cast<uint32_t>(place), next};
+        first_[rank] = entry;
     }
-    std::priority_queue<Candidate, std::vector<Candidate>, std::greater<>> candidates({}, std::move(first));
+
+    // Moves the places of the lowest rank to `places` and returns it, kMissing if none is left.
+    uint32_t take_lowest(std::vector<uint32_t>& places) {
+        places.clear();
+        size_t i = 0;
+        while (i < words_.size() && words_[i] == 0) ++i;
+        if (i == words_.size()) return Merges::kMissing;
+        const size_t word = 64 * i + static_cast<size_t>(lowest_bit(words_[i]));
+        const auto rank = static_cast<uint32_t>(64 * word) + static_cast<uint32_t>(lowest_bit(ranks_[word]));
+        ranks_[word] &= ranks_[word] - 1;
+        if (ranks_[word] == 0) words_[i] &= words_[i] - 1;
+        for (uint32_t entry = first_[rank]; entry != kNone;) {
+            places.push_back(entries_[entry].place);
+            const uint32_t next = entries_[entry].next;
+            entries_[entry].next = free_;
+            free_ = entry;
+            entry = next;
+        }
+        std::reverse(places.begin(), places.end());  // in which order they mostly came
+        if (!std::is_sorted(places.begin(), places.end())) std::sort(places.begin(), places.end());
+        return rank;
+    }
+
+private:
+    static constexpr uint32_t kNone = 0xFFFFFFFF;
+    struct Entry {
+        uint32_t place, next;  // of the same rank, or free
+    };
+
+    std::unique_ptr<uint32_t[]> first_;  // entry of each rank that has its bit
+    std::vector<uint64_t> ranks_;        // a bit for each rank with places
+    std::vector<uint64_t> words_;        // a bit for each word of them that is not 0
+    std::vector<Entry> entries_;
+    uint32_t free_ = kNone;
+};
+
+// The same in O(n log n): places wait by the rank of their merge. A token stands in its first and its last cell, kInside in
+// those between, so both neighbours are found without links.
+template <class Id>
+Id* Encoder::merge_by_rank(const uint8_t* p, size_t size, Id* out) const {
+    constexpr TokenId kInside = 0xFFFFFFFF;
+    if (size > std::numeric_limits<uint32_t>::max()) throw std::length_error("a piece of the text takes 4 GiB or more");
+    std::vector<TokenId> cells(size, kInside), ids(size);
+    ids.resize(first_ids(p, size, ids.data()));
+    WaitingPlaces waiting(merges_.size());
+    uint32_t lowest = Merges::kMissing;  // rank added since places were taken
     const auto consider = [&](size_t left, size_t right) {
         const uint32_t rank = merges_.find(cells[left], cells[right]);
-        if (rank != Merges::kMissing) candidates.emplace(rank, static_cast<uint32_t>(left));
+        if (rank == Merges::kMissing) return;
+        waiting.add(rank, left);
+        lowest = std::min(lowest, rank);
     };
-    while (!candidates.empty()) {
-        const auto [rank, left] = candidates.top();
-        candidates.pop();
+    size_t place = 0;
+    for (const TokenId id : ids) {
+        cells[place] = cells[place + size_of(id) - 1] = id;
+        if (place > 0) consider(place - size_of(cells[place - 1]), place);
+        place += size_of(id);
+    }
+    std::vector<uint32_t> places;
+    for (uint32_t rank; (rank = waiting.take_lowest(places)) != Merges::kMissing;) {
         const auto [left_id, right_id, result] = merges_[rank];
-        const size_t right = left + size_of(left_id);
-        if (cells[left] != left_id || right >= size || cells[right] != right_id) continue;  // one has merged since
-        const size_t end = right + size_of(right_id);
-        cells[right - 1] = cells[right] = kInside;
-        cells[left] = cells[end - 1] = result;
-        if (end < size) consider(left, end);
-        if (left > 0) consider(left - size_of(cells[left - 1]), left);
+        lowest = Merges::kMissing;
+        for (size_t i = 0; i < places.size(); ++i) {
+            if (lowest < rank) {  // it goes first
+                while (i < places.size()) waiting.add(rank, places[i++]);
+                break;
+            }
+            const size_t left = places[i], right = left + size_of(left_id);
+            if (cells[left] != left_id || right >= size || cells[right] != right_id) continue;  // one has merged since
+            const size_t end = right + size_of(right_id);
+            cells[right - 1] = cells[right] = kInside;
+            cells[left] = cells[end - 1] = result;
+            if (left > 0) consider(left - size_of(cells[left - 1]), left);
+            if (end < size) consider(left, end);
+        }
     }
     for (size_t i = 0; i < size; i += size_of(cells[i])) *out++ = static_cast<Id>(cells[i]);
     return out;
@@ -167,7 +233,7 @@ Id* Encoder::merge_by_heap(const uint8_t* p, size_t size, Id* out) const {
 template <class Id>
 Id* Encoder::merge(std::string_view piece, Id* out) const {
     const auto* p = reinterpret_cast<const uint8_t*>(piece.data());
-    return piece.size() <= kMaxScanned ? merge_by_scanning(p, piece.size(), out) : merge_by_heap(p, piece.size(), out);
+    return piece.size() <= kMaxScanned ? merge_by_scanning(p, piece.size(), out) : merge_by_rank(p, piece.size(), out);
 }
 
 template <class Id>
