@@ -83,6 +83,17 @@ def test_a_merge_of_a_character_may_come_before_the_one_that_makes_it(early, tmp
         assert ours.encode_ordinary(text) == theirs.encode(text, add_special_tokens=False).ids, text
 
 
+@pytest.mark.parametrize("size", [10, 500])
+def test_a_merge_that_comes_before_the_one_that_makes_its_part_goes_first_as_soon_as_it_can(size, tmp_path):
+    content = json.loads(Tokenizer([(97, 98), (256, 97)])._to_json())
+    content["model"]["merges"].reverse()  # "ab" and "a" before "a" and "b"
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    theirs, ours = tokenizers.Tokenizer.from_file(str(path)), Tokenizer.load(path)
+    for text in ("ab" * size, "abbab" * size, "aab" * size):
+        assert ours.encode_ordinary(text) == theirs.encode(text, add_special_tokens=False).ids, text
+
+
 @pytest.mark.parametrize("pattern", NATIVE)
 def test_a_text_of_every_script_has_the_ids_of_tiktoken_before_and_after_others_were_encoded(pattern):
     rng = random.Random(4)
