@@ -9,8 +9,8 @@ from pathlib import Path
 from alilama.common.errors import ArgumentParser, UserError, one_line_errors
 from alilama.model.folder import PRETRAINED, find_pretrained
 
-PRECISIONS = ("f32", "f16", "q8_0")
-FORMATS = {
+PRECISIONS = ("f32", "f16", "q8_0")  # of --gguf
+FORMATS = {  # the name of an option, of the file in this folder, and of the package that it needs
     "html": "a web page that writes stories, without a network or a server",
     "gguf": "a file for llama.cpp, and a Modelfile for Ollama beside it",
     "onnx": "a file for onnxruntime and Transformers.js",
@@ -20,15 +20,29 @@ FORMATS = {
 def main(argv: list[str]):
     arguments = make_parser().parse_args(argv)
     files = {name: Path(file) for name in FORMATS if (file := getattr(arguments, name)) is not None}
-    if not files:
-        raise UserError(f"nothing is to be written: give {', '.join(f'--{name} FILE' for name in FORMATS)}, or several of them")
+    check_files(files)
     if arguments.precision and "gguf" not in files:
         raise UserError(f"precision = {arguments.precision}: it is for --gguf, which is not given")
+    writers = {name: writer_of(name) for name in files}
     for name, file in files.items():
         started = time.perf_counter()
         options = [arguments.precision] if name == "gguf" and arguments.precision else []
-        writer_of(name)(Path(arguments.model), file, *options)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        writers[name](Path(arguments.model), file, *options)
         print(f"{file}: {file.stat().st_size / 1e6:.1f} MB, {time.perf_counter() - started:.1f} s")
+
+
+def check_files(files: dict[str, Path]):
+    """Raises UserError where nothing is to be written, or over something else."""
+    if not files:
+        raise UserError(f"nothing is to be written: give {', '.join(f'--{name} FILE' for name in FORMATS)}, or several of them")
+    for name, file in files.items():
+        if file.exists() and file.suffix != f".{name}":
+            raise UserError(
+                f"--{name} {file}: it exists and does not end in .{name}, so it may be something else; remove it first"
+            )
+    if len({file.resolve() for file in files.values()}) < len(files):
+        raise UserError(f"--{' and --'.join(files)} name the same file; give each its own")
 
 
 def writer_of(name: str) -> Callable:

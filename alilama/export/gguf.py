@@ -4,7 +4,6 @@ Two things are not the same there. llama.cpp takes the tanh form of GELU, from a
 with a long s, 'ſ, and characters of Unicode 16 and later in another way; tests/benchmarks/llama_cpp.py lists them.
 """
 
-import json
 import os
 from contextlib import closing
 from pathlib import Path
@@ -16,7 +15,7 @@ import regex
 
 from alilama.common.errors import UserError
 from alilama.common.files import replacing
-from alilama.data.formats import END_OF_TEXT, Vocabulary, byte_level_name, from_hugging_face
+from alilama.data.formats import END_OF_TEXT, Vocabulary, byte_level_name
 from alilama.data.tokenizer import PATTERNS, Tokenizer
 from alilama.model.attention import ALIBI_BIAS_MAX
 from alilama.model.folder import MPT_ARCHITECTURE, MPT_SETTINGS, PREFIX, READABLE_MULTIPLE, is_mpt, load_model
@@ -32,10 +31,13 @@ PRE_TOKENIZERS = {("gpt4", False): "dbrx", ("gpt4", True): "llama-bpe", ("gpt2",
 def write_gguf(folder: Path, file: Path, precision: str = "f16"):
     """Writes a model folder to a GGUF file, its matrices in f32, f16 or q8_0, and FILE.Modelfile for Ollama beside it.
 
+    A Modelfile that is there already stays as it is: it is for this file too, and somebody may have changed it.
     Raises UserError for what llama.cpp would not run as it is here.
     """
     if precision not in FILE_TYPES:
         raise UserError(f"precision {precision!r}: expected one of {', '.join(FILE_TYPES)}")
+    if not file.name.isprintable() or '"' in file.name:
+        raise UserError(f"{str(file)!r}: expected a name that a Modelfile can hold, without quotes and line ends")
     model, tokenizer = load_model(folder)
     check_shape(folder, model.config, precision)
     writer = gguf.GGUFWriter(None, gguf.MODEL_ARCH_NAMES[gguf.MODEL_ARCH.MPT])
@@ -44,13 +46,16 @@ def write_gguf(folder: Path, file: Path, precision: str = "f16"):
     tensors = round_weights(model, folder, precision)
     for name, (tensor, kind) in tensors.items():
         writer.add_tensor(name, tensor, raw_dtype=kind)
-    with replacing(file) as part, replacing(Path(f"{file}.Modelfile")) as modelfile:
+    with replacing(file) as part:
         with closing(writer):
             writer.write_header_to_file(Path(part.name))
             writer.write_kv_data_to_file()
             writer.write_ti_data_to_file()
         write_data(part, [tensor for tensor, _ in tensors.values()])
-        modelfile.write(describe_to_ollama(file.name).encode())
+    modelfile = Path(f"{file}.Modelfile")
+    if not modelfile.exists():
+        with replacing(modelfile) as part:
+            part.write(describe_to_ollama(file.name).encode())
 
 
 # ---- the model ----
@@ -126,8 +131,8 @@ def write_data(file: BinaryIO, tensors: list[np.ndarray]):
 
 def add_tokenizer(writer: gguf.GGUFWriter, tokenizer: Tokenizer, path: Path):
     """Adds the tokenizer of a tokenizer.json. Raises UserError where llama.cpp cannot cut text as it does."""
-    vocabulary, special_tokens, _ = from_hugging_face(json.loads(path.read_text(encoding="utf-8")))
-    names, kinds = name_tokens(vocabulary, special_tokens)
+    vocabulary = tokenizer.vocabulary
+    names, kinds = name_tokens(vocabulary, tokenizer.special_tokens)
     writer.add_tokenizer_model("gpt2")  # byte-level BPE, whatever the pattern
     writer.add_tokenizer_pre(find_pre_tokenizer(tokenizer, bool(vocabulary.whole_pieces), path))
     writer.add_token_list(names)
@@ -164,7 +169,9 @@ def name_tokens(vocabulary: Vocabulary, special_tokens: dict[str, int]) -> tuple
     kinds = [gguf.TokenType.NORMAL] * len(names)
     for id, token in enumerate(vocabulary.tokens):
         if not token:
-            names[id], kinds[id] = f"[unused {id}]", gguf.TokenType.UNUSED  # no text has a blank in its name
+            names[id], kinds[id] = f"[unused {id}]", gguf.TokenType.UNUSED  # no text has a blank in its name ...
+            while names[id] in special_tokens:  # ... but these may have one
+                names[id] += "]"
     for token, id in special_tokens.items():
         names[id], kinds[id] = token, gguf.TokenType.CONTROL
     return names, kinds

@@ -12,14 +12,15 @@ from alilama.common.errors import UserError
 from alilama.common.files import replacing
 from alilama.data.tokenizer import Tokenizer
 from alilama.export.patterns import to_javascript
-from alilama.model.folder import MPT_ARCHITECTURE, MPT_BLOCK, load_model
-from alilama.model.model import ARCHITECTURE, Model, block_weights
+from alilama.model.folder import computes_as_mpt, load_model
+from alilama.model.model import Model
 from alilama.training.log import read_log
 
 PAGE = Path(__file__).with_name("page")
 SCRIPTS = ("tokenizer", "model", "page")
 LARGEST_HALF = torch.finfo(torch.float16).max
 PROMPT = "Once upon a time"
+MAX_PARAMETERS = 190_000_000  # whose weights in base64 are the longest text that Chromium takes
 
 
 def write_html(folder: Path, file: Path):
@@ -28,14 +29,18 @@ def write_html(folder: Path, file: Path):
     Raises UserError where the folder cannot be read, or page/model.js or a browser cannot compute what it holds.
     """
     model, tokenizer = load_model(folder)
-    check_architecture(folder, model)
+    if not computes_as_mpt(model.config):
+        raise UserError(f"{folder}: a page computes MPT's blocks and this model has others; alilama.generate writes with it")
+    if model.num_parameters() > MAX_PARAMETERS:
+        raise UserError(f"{folder} has {model.num_parameters():,} parameters and a page holds {MAX_PARAMETERS:,}; use --gguf")
     weights = model.state_dict()
     if (largest := max(float(weight.abs().max()) for weight in weights.values())) > LARGEST_HALF:
-        raise UserError(f"{folder}: a weight of {largest:g} does not fit into 16 bits, which hold up to {LARGEST_HALF:g}")
-    name = folder.resolve().name
+        raise UserError(
+            f"{folder}: a weight of {largest:g} does not fit into 16 bits, which hold up to {LARGEST_HALF:g}; use --onnx"
+        )
     description = {
-        "name": name,
-        "about": about(folder, model),
+        "name": folder.resolve().name,
+        "about": describe_model(folder, model),
         "prompt": PROMPT,
         "eotId": tokenizer.eot_id,
         "specialTokens": list(tokenizer.special_tokens),
@@ -56,23 +61,17 @@ def write_html(folder: Path, file: Path):
         stream.write(page.encode())
 
 
-def check_architecture(folder: Path, model: Model):
-    """Raises UserError where a model is another than the one that page/model.js computes."""
-    if MPT_ARCHITECTURE | ARCHITECTURE != MPT_ARCHITECTURE or block_weights(model.config).keys() != MPT_BLOCK:
-        raise UserError(f"{folder}: page/model.js computes MPT's blocks and this model has others; write them there first")
-
-
-def about(folder: Path, model: Model) -> str:
+def describe_model(folder: Path, model: Model) -> str:
     """Returns what the page says of a model below its name."""
     config, log = model.config, folder / "log.csv"
     text = (
         f"{model.num_parameters() / 1e6:.1f}M parameters: {config.blocks} blocks, {config.num_heads} heads, {config.d_model} "
         f"numbers a token, {config.vocab_size:,} tokens"
     )
-    evaluations = [row for row in read_log(log) if "val_bits_per_byte" in row] if log.is_file() else []
-    if evaluations:
-        least = min(row["val_bits_per_byte"] for row in evaluations)
-        text += f"; trained on {evaluations[-1]['tokens'] / 1e6:.1f}M tokens, {least:.3f} bits per byte on text it never saw"
+    rows = [row for row in read_log(log) if row.keys() >= {"tokens", "val_bits_per_byte"}] if log.is_file() else []
+    if rows:
+        best = min(rows, key=lambda row: row["val_bits_per_byte"])
+        text += f"; after {best['tokens'] / 1e6:.1f}M tokens {best['val_bits_per_byte']:.3f} bits per byte on text it never saw"
     return text
 
 

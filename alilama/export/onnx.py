@@ -13,6 +13,7 @@ import io
 import warnings
 from pathlib import Path
 
+import onnx
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -32,19 +33,14 @@ ROWS, TOKENS, PAST, ALL = "batch_size", "sequence_length", "past_sequence_length
 def write_onnx(folder: Path, file: Path):
     """Writes the model of a folder as an ONNX file that carries its name and `trained_seq_len`.
 
-    Raises UserError where the folder cannot be read, is too large for one file, or the package onnx is missing.
+    Raises UserError where the folder cannot be read or is too large for one file.
     """
-    try:
-        import onnx
-    except ImportError:
-        raise UserError("an ONNX file needs the package onnx: pip install -e .[export]") from None
     model, _ = load_model(folder)
     if (num_bytes := 4 * model.num_parameters()) > MAX_BYTES:
         raise UserError(f"{folder} has {num_bytes:,} bytes of weights and an ONNX file holds {MAX_BYTES:,}; use --gguf")
     content = onnx.load_from_string(translate(CachedModel(model).eval()))
     name, trained_seq_len = folder.resolve().name, str(model.config.max_seq_len)
     onnx.helper.set_model_props(content, {"name": name, "trained_seq_len": trained_seq_len})
-    file.parent.mkdir(exist_ok=True)  # Transformers.js looks for models/NAME/onnx/model.onnx
     with replacing(file) as stream:
         stream.write(content.SerializeToString())
 

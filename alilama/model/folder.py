@@ -98,10 +98,14 @@ def save_description(folder: Path, config: ModelConfig, tokenizer: Tokenizer):
 
 def is_mpt(config: ModelConfig) -> bool:
     """Whether the MPT form can express the model: otherwise only Alilama reads its folder."""
+    return config.hidden_dim == MPT_SETTINGS["expansion_ratio"] * config.d_model and computes_as_mpt(config)
+
+
+def computes_as_mpt(config: ModelConfig) -> bool:
+    """Whether the model has MPT's formulas and weights, of any size."""
     others = [field for field in fields(config) if field.name not in MPT_NAMES]
     return (
-        config.hidden_dim == MPT_SETTINGS["expansion_ratio"] * config.d_model
-        and MPT_ARCHITECTURE | ARCHITECTURE == MPT_ARCHITECTURE
+        MPT_ARCHITECTURE | ARCHITECTURE == MPT_ARCHITECTURE
         and block_weights(config).keys() == MPT_BLOCK
         and all(getattr(config, field.name) == MPT_ARCHITECTURE.get(field.name, field.default) for field in others)
     )

@@ -18,6 +18,7 @@ from alilama.training.resume import FREE_TO_CHANGE, Run
 MARK = "\n<!-- Alilama wrote this and writes it again when the model changes, unless you change it ({}) -->\n"
 EVALUATION, DATA = "\n## At other lengths\n", "\n## Data\n"  # before the second nothing from outside has a line of its own
 MAX_NAMES = 10  # of files
+LARGEST_LOSS = 700  # in nats, whose perplexity is a number
 VLLM_HEAD_DIMS = range(32, 257, 32)  # what its FlashAttention takes, and all others that know linear biases
 UNKNOWN = "\ufffd"
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")  # but for tabs and line ends
@@ -140,7 +141,11 @@ def describe_use(run: Run, model: Model) -> str:
 
 def describe_scores(run: Run, rows: list[dict[str, float]], hardware: str) -> str:
     """Says how good the saved weights are, which are those of the lowest validation loss, and what it took to train them."""
-    best, last = min((row for row in rows if "val_loss" in row), key=lambda row: row["val_loss"]), rows[-1]
+    rows = [row for row in rows if row.keys() >= {"step", "tokens", "epoch", "tokens_per_s"}]
+    evaluations = [row for row in rows if row.keys() >= {"val_loss", "val_bits_per_byte"}]
+    if not evaluations:
+        return "log.csv, which should say it, was damaged or removed."
+    best, last = min(evaluations, key=lambda row: row["val_loss"]), rows[-1]
     seconds = sum(
         (row["tokens"] - before["tokens"]) / row["tokens_per_s"]
         for before, row in zip([{"tokens": 0}, *rows], rows, strict=False)
@@ -151,7 +156,7 @@ def describe_scores(run: Run, rows: list[dict[str, float]], hardware: str) -> st
 | | |
 |---|---|
 | bits per byte | {best["val_bits_per_byte"]:.3f} |
-| loss | {best["val_loss"]:.3f} nats per token, a perplexity of {math.exp(best["val_loss"]):,.1f} |
+| loss | {best["val_loss"]:.3f} nats per token, a perplexity of {math.exp(min(best["val_loss"], LARGEST_LOSS)):,.1f} |
 | after | step {best["step"]:,.0f}: {best["tokens"]:,.0f} tokens, {best["epoch"]:.2f} times the text |
 | trained for | {last["step"]:,.0f} steps, which took {seconds / 60:,.1f} minutes on {hardware} |
 

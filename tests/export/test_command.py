@@ -33,10 +33,13 @@ def test_the_precision_is_that_of_the_gguf_file(precision, model_folder, tmp_pat
     [
         ([], "nothing is to be written: give --html FILE, --gguf FILE, --onnx FILE"),
         (["--html", "a", "--precision", "f16"], "it is for --gguf"),
-        (["--html", "."], "not an ordinary file"),
+        (["--html", "."], "exists and does not end in .html"),
+        (["--gguf", "setup.py"], "exists and does not end in .gguf, so it may be something else"),
+        (["--html", "a", "--onnx", "./a"], "--html and --onnx name the same file"),
     ],
 )
-def test_a_mistake_gets_one_line(options, message, model_folder):
+def test_a_mistake_gets_one_line(options, message, model_folder, monkeypatch):
+    monkeypatch.chdir(ROOT)
     with pytest.raises(UserError, match=message):
         main([str(model_folder), *options])
 
@@ -47,3 +50,13 @@ def test_a_missing_package_is_named_with_what_installs_it(name, monkeypatch, tmp
     monkeypatch.delitem(sys.modules, f"alilama.export.{name}", raising=False)
     with pytest.raises(UserError, match=r"needs the package .*: pip install -e .\[export\]"):
         writer_of(name)(model_folder, tmp_path / "file")
+
+
+def test_nothing_is_written_where_a_package_is_missing_and_folders_are_made(model_folder, tmp_path, monkeypatch):
+    main([str(model_folder), "--html", str(tmp_path / "a" / "b" / "m.html")])
+    assert (tmp_path / "a" / "b" / "m.html").is_file()
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    monkeypatch.delitem(sys.modules, "alilama.export.onnx", raising=False)
+    with pytest.raises(UserError, match="needs the package onnx"):
+        main([str(model_folder), "--html", str(tmp_path / "m.html"), "--onnx", str(tmp_path / "m.onnx")])
+    assert not (tmp_path / "m.html").exists()

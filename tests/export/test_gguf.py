@@ -12,13 +12,13 @@ from oracles import PATTERN_STRINGS
 from safetensors.torch import load_file, save_file
 
 from alilama.common.errors import UserError
-from alilama.data.formats import BYTE_LEVEL_ALPHABET
+from alilama.data.formats import BYTE_LEVEL_ALPHABET, Vocabulary
 from alilama.data.tokenizer import Tokenizer
 from alilama.model.folder import save_description, save_weights
 
 gguf = pytest.importorskip("gguf")
 from alilama.export import gguf as export  # noqa: E402, it needs the package
-from alilama.export.gguf import write_gguf  # noqa: E402
+from alilama.export.gguf import name_tokens, write_gguf  # noqa: E402
 
 EOT = "<|endoftext|>"
 NAMES = {  # as llama.cpp's src/llama-arch.cpp has them
@@ -265,3 +265,23 @@ def test_the_modelfile_names_the_file_and_takes_tokens_as_generate_does(folder, 
         "repeat_penalty": "1.0",
         "stop": EOT,
     }
+
+
+def test_a_modelfile_that_somebody_changed_stays(folder, tmp_path):
+    write_gguf(folder, tmp_path / "a.gguf")
+    (tmp_path / "a.gguf.Modelfile").write_text("FROM ./a.gguf\nSYSTEM mine\n")
+    write_gguf(folder, tmp_path / "a.gguf", "f32")
+    assert "SYSTEM mine" in (tmp_path / "a.gguf.Modelfile").read_text()
+
+
+@pytest.mark.parametrize("name", ['a"b.gguf', "a\nSYSTEM x.gguf", "a\r.gguf"])
+def test_a_name_that_would_be_more_than_a_name_in_a_modelfile_is_refused(name, folder, tmp_path):
+    with pytest.raises(UserError, match="a name that a Modelfile can hold"):
+        write_gguf(folder, tmp_path / name)
+    assert not list(tmp_path.glob("*.gguf*"))
+
+
+def test_a_special_token_is_not_called_as_a_gap_is():
+    vocabulary = Vocabulary([b"a", b"", b"[unused 1]"], [0] * 256, [], [])
+    names, _ = name_tokens(vocabulary, {"[unused 1]": 2})
+    assert names == ["a", "[unused 1]]", "[unused 1]"]

@@ -183,3 +183,18 @@ def test_an_evaluation_is_added_replaced_and_gone_when_the_model_changes(make_ru
     added = f"{card.EVALUATION}\n```\n512 2.3\n```\n\n![Loss over the context length](evaluation.png)\n"
     assert after.replace(added, "").splitlines()[:-1] == before.splitlines()[:-1] and added in after
     assert written(run, model) == before
+
+
+@pytest.mark.parametrize(
+    ("log", "expected"),
+    [
+        ("step,tokens\n1,2\n", "was damaged or removed"),
+        ("step,tokens,epoch,tokens_per_s,val_loss,val_bits_per_byte\n1,nan,1,1,2,3\n", "was damaged or removed"),
+        ("step,tokens,epoch,tokens_per_s,val_loss,val_bits_per_byte\n1,5,1,1,800,3\nx\n", "800.000 nats per token"),
+        ("", "was damaged or removed"),
+    ],
+)
+def test_a_damaged_log_is_no_reason_to_fail(log, expected, make_run):
+    run, model = make_run()
+    (run.folder / "log.csv").write_text(log)
+    assert expected in written(run, model)

@@ -9,20 +9,29 @@ class Model {
     this.width = this.d_model / this.num_heads; // of a head
     this.weights = weights;
     this.length = 0; // tokens read; what the caches hold beyond it is forgotten
-    this.caches = Array.from({ length: this.blocks }, () => ({ queries: [], keys: [], values: [] })); // rows by token
+    this.caches = Array.from({ length: this.blocks }, () => new Float32Array(0)); // rows of q, k and v by token, (T, 3 C)
+  }
+
+  // Makes room for another token.
+  reserve() {
+    const needed = 3 * this.d_model * (this.length + 1);
+    if (this.caches[0].length >= needed) return;
+    this.caches = this.caches.map((cache) => {
+      const larger = new Float32Array(2 * needed);
+      larger.set(cache);
+      return larger;
+    });
   }
 
   // Reads a token and returns the logits of the next one.
   read(id) {
     const C = this.d_model;
+    this.reserve();
     const x = this.weights["wte.weight"].slice(id * C, (id + 1) * C);
     for (let block = 0; block < this.blocks; block++) {
       const weight = (name) => this.weights[`blocks.${block}.${name}.weight`];
       const qkv = multiply(weight("attn.Wqkv"), normalize(x, weight("norm_1")), 3 * C);
-      const { queries, keys, values } = this.caches[block];
-      queries[this.length] = qkv.subarray(0, C);
-      keys[this.length] = qkv.subarray(C, 2 * C);
-      values[this.length] = qkv.subarray(2 * C);
+      this.caches[block].set(qkv, this.length * 3 * C);
       add(x, multiply(weight("attn.out_proj"), this.attend(block), C));
       const hidden = multiply(weight("ffn.up_proj"), normalize(x, weight("norm_2")), this.hidden_dim);
       for (let i = 0; i < hidden.length; i++) hidden[i] = gelu(hidden[i]);
@@ -34,14 +43,12 @@ class Model {
 
   // What the token being read takes from all tokens up to itself, the heads' outputs side by side.
   attend(block) {
-    const { values } = this.caches[block];
-    const output = new Float32Array(this.d_model);
+    const cache = this.caches[block], C = this.d_model, output = new Float32Array(C);
     for (let head = 0; head < this.num_heads; head++) {
-      const shares = this.attention(block, head, this.length);
-      const first = head * this.width;
+      const shares = this.attention(block, head, this.length), first = head * this.width;
       for (let j = 0; j < shares.length; j++) {
-        const share = shares[j], value = values[j];
-        for (let i = first; i < first + this.width; i++) output[i] += share * value[i];
+        const share = shares[j], value = (3 * j + 2) * C;
+        for (let i = first; i < first + this.width; i++) output[i] += share * cache[value + i];
       }
     }
     return output;
@@ -49,13 +56,12 @@ class Model {
 
   // How a head shares its attention among the tokens up to the one at `place`: softmax of q·k / sqrt(width) - slope · distance.
   attention(block, head, place) {
-    const { queries, keys } = this.caches[block];
-    const query = queries[place], first = head * this.width, scale = 1 / Math.sqrt(this.width), slope = this.slopes[head];
-    const scores = new Float32Array(place + 1);
+    const cache = this.caches[block], C = this.d_model, slope = this.slopes[head], scale = 1 / Math.sqrt(this.width);
+    const first = head * this.width, query = 3 * place * C, scores = new Float32Array(place + 1);
     for (let j = 0; j <= place; j++) {
-      const key = keys[j];
+      const key = (3 * j + 1) * C;
       let sum = 0;
-      for (let i = first; i < first + this.width; i++) sum += query[i] * key[i];
+      for (let i = first; i < first + this.width; i++) sum += cache[query + i] * cache[key + i];
       scores[j] = sum * scale - slope * (place - j);
     }
     return softmax(scores);
@@ -130,7 +136,9 @@ function fromHalf(halves) {
     const exponent = (bits >> 10) & 31, fraction = bits & 1023, sign = bits >> 15 ? -1 : 1;
     table[bits] = sign * (exponent ? 2 ** (exponent - 15) * (1 + fraction / 1024) : (2 ** -14 * fraction) / 1024);
   }
-  return Float32Array.from(halves, (bits) => table[bits]);
+  const floats = new Float32Array(halves.length);
+  for (let i = 0; i < halves.length; i++) floats[i] = table[halves[i]]; // Float32Array.from takes twenty times as long
+  return floats;
 }
 
 // The weights by name: 16-bit floats in base64, one matrix after the other as `shapes`, pairs of name and shape, has them.

@@ -13,6 +13,7 @@ class Tokenizer {
       this.merges.set(this.pair(merges[i], merges[i + 1]), { rank: i / 3, result: merges[i + 2] });
     this.wholePieces = new Map(wholePieces.map((id) => [this.tokens[id].join(), id]));
     this.pattern = new RegExp(pattern, "gu");
+    this.gaps = sizes.flatMap((size, id) => (size ? [] : [id])); // ids without a token
   }
 
   pair(left, right) {
@@ -61,12 +62,19 @@ class Tokenizer {
   // A token by itself: white space that can be seen, and bytes that are no whole character in hexadecimal digits.
   show(id) {
     const bytes = this.tokens[id];
-    const text = new TextDecoder().decode(bytes);
+    const text = decoder().decode(bytes);
     if (text.includes("\ufffd")) return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join(" ");
     return text.replaceAll(" ", "␣").replaceAll("\n", "↵").replaceAll("\t", "⇥");
   }
 }
 
+// Bytes to text, a byte order mark as well.
+function decoder() {
+  return new TextDecoder("utf-8", { ignoreBOM: true });
+}
+
 function fromBase64(text) {
-  return Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
+  const binary = atob(text), bytes = new Uint8Array(binary.length);
+  for (let i = 0; i < binary.length; i++) bytes[i] = binary.charCodeAt(i);
+  return bytes;
 }
