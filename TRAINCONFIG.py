@@ -1,8 +1,9 @@
 """Everything you may want to change. Edit it here, or pass --name=value to tokenize_data.py and train.py."""
 
 # ---- data ----
-data_files = "data/raw"  # text files, folders or glob patterns; a line that is exactly <|endoftext|> separates documents
-val_files = None  # text files to validate on; None holds out a share of data_files
+data_files = "data/raw"  # .txt, .jsonl, .json, .csv, .tsv, .parquet, also .gz, .zst, .xz; folders, patterns, hf://OWNER/NAME
+text_column = None  # what holds the text of a row, in all but .txt, where lines <|endoftext|> separate documents; None is text
+val_files = None  # what to validate on, as in data_files; None holds out a share of data_files
 val_fraction = 0.05  # share held out when val_files is None; more makes validation steadier and leaves less to learn from
 vocab_size = None  # tokens in the vocabulary: more makes text shorter, the model larger; None chooses by the size of the text
 pattern = "gpt4"  # cuts text into pieces before merging: gpt4; qwen35 where letters have marks; gpt2; a regular expression

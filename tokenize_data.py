@@ -9,10 +9,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from alilama.common.config import Config, load_config
+from alilama.common.config import DATA_SETTINGS, SHARED_SETTINGS, Config, load_config
 from alilama.common.errors import UserError, one_line_errors
 from alilama.common.progress import progress
-from alilama.data.text import files_below, find_sources, looks_like_text, share_of_marks
+from alilama.data.hub import HubDataset, ending_at_once
+from alilama.data.opening import check_text
+from alilama.data.text import Source, files_below, find_sources, share_of_marks
 from alilama.data.tokenizer import PATTERNS, Tokenizer
 from alilama.data.tokens import load_meta, write_token_files
 
@@ -26,7 +28,8 @@ SAMPLED_SOURCES = 16
 
 
 def main(argv: list[str]):
-    config = load_config(ROOT / "TRAINCONFIG.py", argv, "Makes a tokenizer and token files from text files.")
+    settings = DATA_SETTINGS + SHARED_SETTINGS
+    config = load_config(ROOT / "TRAINCONFIG.py", argv, "Makes a tokenizer and token files from text.", settings)
     try:
         make_token_files(config)
     except (UserError, OSError) as error:
@@ -37,31 +40,29 @@ def make_token_files(config: Config):
     """Learns the tokenizer and writes it and the token files, saying what comes of it."""
     if config.data_files == "data/raw" and not files_below(Path("data/raw")):
         print(f"There is no text in data/raw yet, so this uses {DEMO_MEGABYTES} MB of the built-in demo stories.")
-        print("Put your own .txt files there, or pass --data_files=PATH, and run this again.")
+        print("Put your own text there, as .txt, .jsonl, .csv or .parquet, or pass --data_files=PATH, and run this again.")
         config.data_files = make_demo_text()
-    sources = find_sources(config.data_files)
-    val_sources = find_sources(config.val_files, "val_files") if config.val_files is not None else None
-    if both := {source.path.resolve() for source in sources} & {source.path.resolve() for source in val_sources or []}:
+    sources, val_sources = find_sources(config.data_files, text_column=config.text_column), None
+    if config.val_files is not None:
+        val_sources = find_sources(config.val_files, "val_files", config.text_column)
+    if both := places(sources) & places(val_sources or []):
         raise UserError(
-            f"{min(both)} is in data_files and in val_files: what is trained on cannot show what was learned; "
+            f"{min(both, key=str)} is in data_files and in val_files: what is trained on cannot show what was learned; "
             "move it out of data_files"
         )
-    if any(source.path.parent.resolve() == Path(config.tokens_dir).resolve() for source in sources):
+    folder = Path(config.tokens_dir)
+    if any(isinstance(place, Path) and place.parent == folder.resolve() for place in places(sources)):
         raise UserError(
             f"tokens_dir = {config.tokens_dir!r} is where data_files are, so that the next run would learn from "
             "the token files; choose another folder"
         )
     if config.pattern not in PATTERNS and (not config.pattern or config.pattern.isalnum()):  # a slip, and no way to cut a text
         raise UserError(f"pattern = {config.pattern!r}: expected one of {', '.join(PATTERNS)}, or a regular expression")
-    folder = Path(config.tokens_dir)
     nearest = next(path for path in (folder, *folder.parents) if path.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         raise UserError(f"tokens_dir = {config.tokens_dir!r}: {nearest} is not a folder to write in; choose another one")
-    for source in sources + (val_sources or []):
-        if not looks_like_text(source):
-            print(f"Note: {source.path} looks like no text file, for there are NUL bytes in it; it is read all the same")
-    num_bytes = sum(source.stop for source in sources)
-    num_val_bytes = sum(source.stop for source in val_sources or [])
+    check_texts(sources + (val_sources or []))
+    num_bytes, num_val_bytes = (sum(source.size for source in part or []) for part in (sources, val_sources))
     warnings.formatwarning = lambda message, *_: f"Note: {message}\n"
     started = time.perf_counter()
 
@@ -69,15 +70,22 @@ def make_token_files(config: Config):
         tokenizer = Tokenizer.load(Path(config.init_from) / "tokenizer.json")
         print(f"Using the tokenizer of {config.init_from}")
     else:
-        marks = max(map(share_of_marks, sources[:SAMPLED_SOURCES])) if config.pattern in CUTS_AT_MARKS else 0
+        sample = sources[:SAMPLED_SOURCES] if config.pattern in CUTS_AT_MARKS else []
+        marks = max((share_of_marks(source, config.pattern) for source in sample), default=0)
         if marks > MANY_MARKS:
             print(
                 f"Note: {marks:.0%} of the letters are marks, such as vowel signs, at which {config.pattern} cuts words; "
                 "--pattern=qwen35 keeps them whole and needs fewer tokens"
             )
-        with progress(num_bytes, desc="learning the vocabulary", unit="B", unit_scale=True) as bar:
-            tokenizer = Tokenizer.train(config.data_files, config.vocab_size, pattern=config.pattern, on_bytes=bar.update)
-    with progress(num_bytes + num_val_bytes, desc="writing tokens", unit="B", unit_scale=True) as bar:
+        with progress(num_bytes or None, desc="learning the vocabulary", unit="B", unit_scale=True) as bar:
+            tokenizer = Tokenizer.train(
+                config.data_files,
+                config.vocab_size,
+                pattern=config.pattern,
+                text_column=config.text_column,
+                on_bytes=bar.update,
+            )
+    with progress(num_bytes + num_val_bytes or None, desc="writing tokens", unit="B", unit_scale=True) as bar:
         meta = write_token_files(
             tokenizer,
             sources,
@@ -89,7 +97,7 @@ def make_token_files(config: Config):
 
     seconds = time.perf_counter() - started
     files = counted(len(sources + (val_sources or [])), "file")
-    print(f"{tqdm.format_sizeof(num_bytes + num_val_bytes, 'B')} in {files}, in {seconds:.1f} s")
+    print(f"{tqdm.format_sizeof(sum(meta.bytes.values()), 'B')} of text in {files}, in {seconds:.1f} s")
     is_cut = val_sources is None and meta.sources["val"]  # a document may be in both
     for split in meta.tokens:
         origin = counted(meta.documents[split], "document")
@@ -116,6 +124,23 @@ def make_token_files(config: Config):
     )
 
 
+def places(sources: list[Source]) -> set[Path | HubDataset]:
+    """Returns where the sources are, so that the same file by two names is one."""
+    return {source.path.resolve() if isinstance(source.path, Path) else source.path for source in sources}
+
+
+def check_texts(sources: list[Source]):
+    """Raises UserError for a file that is no text, and tells of text that is not all UTF-8."""
+    shares = {source.path: check_text(source.path) for source in sources if isinstance(source.path, Path)}
+    odd = [path for path, share in shares.items() if share > 0]
+    if odd:
+        which = f"{odd[0]} and {counted(len(odd) - 1, 'more file')} are" if len(odd) > 1 else f"{odd[0]} is"
+        print(
+            f"Note: {which} not all UTF-8 ({shares[odd[0]]:.2%} of its first bytes are not) and kept byte for byte; "
+            "text in an older encoding is better converted: iconv -f ISO-8859-1 -t UTF-8 OLD > NEW"
+        )
+
+
 def make_demo_text() -> str:
     """Returns the path of the built-in demo text, which it writes the first time."""
     if not DEMO_FILE.exists():
@@ -140,5 +165,5 @@ def still_there(folder: Path) -> str:
 
 
 if __name__ == "__main__":
-    with one_line_errors():
+    with ending_at_once(), one_line_errors():
         main(sys.argv[1:])

@@ -16,7 +16,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "100")  # read when torch is imported
 import torch
 from tqdm import tqdm
 
-from alilama.common.config import Config, load_config
+from alilama.common.config import DATA_SETTINGS, TYPES, Config, load_config
 from alilama.common.errors import UserError, one_line_errors
 from alilama.common.progress import progress
 from alilama.data.batches import TrainingWindows
@@ -45,7 +45,8 @@ STORY_TOKENS, STORY_TEMPERATURE = 400, 0.7  # of the samples
 
 def main(argv: list[str]):
     started = time.perf_counter()
-    config = load_config(Path(__file__).with_name("TRAINCONFIG.py"), argv, "Trains a model on the token files.")
+    settings = TYPES.keys() - DATA_SETTINGS
+    config = load_config(Path(__file__).with_name("TRAINCONFIG.py"), argv, "Trains a model on the token files.", settings)
     device = choose_device()
     rank, world_size = join_processes(device)  # 0 of 1, unless torchrun started several
     is_first = rank == 0  # the process that prints and writes

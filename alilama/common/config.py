@@ -1,12 +1,13 @@
 """Reads TRAINCONFIG.py and the command line, and refuses what cannot be."""
 
+import argparse
 import io
 import math
 import runpy
 import tokenize
 import traceback
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import NoneType
@@ -30,6 +31,7 @@ class Config:
     """The settings of a run; TRAINCONFIG.py gives every value and says what it means."""
 
     data_files: str | list[str]
+    text_column: str | None
     val_files: str | list[str] | None
     val_fraction: float
     vocab_size: int | None
@@ -150,10 +152,15 @@ def usual_heads(d_model: int) -> int:
 
 
 TYPES = typing.get_type_hints(Config)
+DATA_SETTINGS = ("data_files", "text_column", "val_files", "val_fraction", "vocab_size", "pattern")  # of tokenize_data.py alone
+SHARED_SETTINGS = ("tokens_dir", "init_from")
 
 
-def load_config(path: Path, argv: list[str], description: str) -> Config:
-    """Returns the settings of a TRAINCONFIG.py, overridden by --name=value or --name value in `argv`."""
+def load_config(path: Path, argv: list[str], description: str, shown: Collection[str] | None = None) -> Config:
+    """Returns the settings of a TRAINCONFIG.py, overridden by --name=value or --name value in `argv`.
+
+    --help lists those `shown`, or all; the others are taken too, for a file and a command may serve both scripts.
+    """
     values, comments = read_settings(path)
     parser = ArgumentParser(
         description=description,
@@ -162,6 +169,8 @@ def load_config(path: Path, argv: list[str], description: str) -> Config:
     )
     for name in TYPES:
         comment = f"{comments.get(name, '')} [{values[name]}]".replace("%", "%%")
+        if shown is not None and name not in shown:
+            comment = argparse.SUPPRESS
         nargs = "+" if list[str] in typing.get_args(TYPES[name]) else None
         parser.add_argument(f"--{name}", nargs=nargs, metavar="X", help=comment)
     given = {name: value for name, value in vars(parser.parse_args(argv)).items() if value is not None}

@@ -9,8 +9,8 @@ SECONDS_BETWEEN_LINES = 30
 LINE_FORMAT = "{desc}: {percentage:3.0f}% {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 
 
-def progress(total: int, **options) -> "tqdm | ProgressLines":
-    """Returns a bar of tqdm for `total` units; `options` are tqdm's."""
+def progress(total: int | None, **options) -> "tqdm | ProgressLines":
+    """Returns a bar of tqdm for `total` units, None where that is not known; `options` are tqdm's."""
     if sys.stderr.isatty():
         return tqdm(total=total, dynamic_ncols=True, **options)
     return ProgressLines(total, **options)
@@ -20,10 +20,18 @@ class ProgressLines:
     """What a tqdm bar tells, in a line every SECONDS_BETWEEN_LINES and one at the end."""
 
     def __init__(
-        self, total: int, *, desc: str = "", initial: int = 0, unit: str = "it", unit_scale: bool = False, leave: bool = True
+        self,
+        total: int | None,
+        *,
+        desc: str = "",
+        initial: int = 0,
+        unit: str = "it",
+        unit_scale: bool = False,
+        leave: bool = True,
     ):
         self.total, self.n, self.initial, self.leave = total, initial, initial, leave
-        self.style = {"prefix": desc, "unit": unit, "unit_scale": unit_scale, "bar_format": LINE_FORMAT}
+        self.style = {"prefix": desc, "unit": unit, "unit_scale": unit_scale}
+        self.style |= {"bar_format": LINE_FORMAT} if total else {}  # tqdm's own says no share where there is no total
         self.postfix, self.begun_at = "", time.monotonic()
         self.written_at = self.begun_at
 

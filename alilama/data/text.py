@@ -1,4 +1,4 @@
-"""Text files: which ones a setting names, and how a corpus of any size is read in blocks through bounded memory."""
+"""Text: which files and datasets a setting names, and how a corpus of any size is read in blocks through bounded memory."""
 
 import glob
 import os
@@ -8,35 +8,68 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import regex
 
 from alilama import _bpe
 from alilama.common.errors import UserError
+from alilama.data.hub import PREFIX, HubDataset
+from alilama.data.opening import SAMPLE_BYTES, format_of, is_compressed, opened
+from alilama.data.rows import has_rows, read_file, read_hub
 
 BLOCK_BYTES = 1 << 20
-SAMPLE_BYTES = 1 << 16  # of a source, to see what kind of text it is
 MAX_UNCUT_BYTES = 64 << 20  # longer text without a place to cut is cut all the same, so that memory is bounded
+SHRINKS = 4  # how much smaller compressed text is than text, about
+SEPARATOR = b"\n<|endoftext|>\n"
 
 
 class Source(NamedTuple):
-    """The bytes from `start` to `stop` of a text file."""
+    """The text of a file or dataset from byte `start` to byte `stop`, as a rule all of it.
 
-    path: Path
+    `stop` is None where only reading shows how long the text is: that of rows, which is in `column`, and of compressed files.
+    """
+
+    path: Path | HubDataset
     start: int
-    stop: int
+    stop: int | None
+    column: str = "text"
+
+    @property
+    def size(self) -> int:
+        """How many bytes there are to read, 0 for a dataset that does not say so: what the sizes of blocks add up to."""
+        if isinstance(self.path, HubDataset):
+            return self.path.num_bytes
+        return self.stop - self.start if self.stop is not None else self.path.stat().st_size
+
+    @property
+    def text_bytes(self) -> int:
+        """About how much text this is; exactly where `stop` says so."""
+        is_small = isinstance(self.path, Path) and (is_compressed(self.path) or format_of(self.path) == ".parquet")
+        return self.size * SHRINKS if is_small else self.size
 
 
 class Block(NamedTuple):
-    """Some bytes of a source; `continues` says that they begin inside a document that an earlier block began."""
+    """Some text of a source.
+
+    continues: it begins inside a document that an earlier block began. size: how many bytes of the source were read for it.
+    is_document: it is one document, whatever lines are in it.
+    """
 
     text: bytes
     continues: bool
+    size: int = 0
+    is_document: bool = False
+
+    def documents(self) -> list[bytes]:
+        return [self.text] if self.is_document else _bpe.split_documents(self.text)
 
 
-def find_sources(data_files: str | os.PathLike | Iterable[str | os.PathLike], setting: str = "data_files") -> list[Source]:
-    """Returns the non-empty text files that `data_files` names: files, folders (all files below) and glob patterns.
+def find_sources(
+    data_files: str | os.PathLike | Iterable[str | os.PathLike], setting: str = "data_files", text_column: str | None = None
+) -> list[Source]:
+    """Returns what is not empty of the files that `data_files` names: files, folders (all files below), glob patterns, and
+    datasets of the Hub (hf://OWNER/NAME).
 
     Hidden files and folders and unfinished downloads (*.part) in folders are skipped. Raises UserError, naming
     `setting`, where a name leads to no file or all files are empty.
@@ -47,15 +80,21 @@ def find_sources(data_files: str | os.PathLike | Iterable[str | os.PathLike], se
         raise UserError(f"{setting} = {data_files!r} names no file; give text files, folders or patterns")
     paths = []
     for name in names:
-        matches = [Path(name)] if Path(name).exists() else sorted(Path(match) for match in glob.glob(name, recursive=True))
-        found = [path for match in matches for path in files_below(match)]
+        found = [HubDataset.of(name)] if name.startswith(PREFIX) else files_of(name)
         if not found:
             raise UserError(f"{setting}: {name!r} leads to no file; give text files, folders or patterns that exist")
         paths += found
-    sources = [Source(path, 0, path.stat().st_size) for path in dict.fromkeys(paths)]
-    if not any(source.stop for source in sources):
-        raise UserError(f"{setting}: {sources[0].path} is empty; give a file with text in it")
-    return [source for source in sources if source.stop]
+    paths = list(dict.fromkeys(paths))
+    filled = [path for path in paths if isinstance(path, HubDataset) or path.stat().st_size]
+    if not filled:
+        raise UserError(f"{setting}: {paths[0]} is empty; give a file with text in it")
+    return [Source(path, 0, size_of_text(path), text_column or "text") for path in filled]
+
+
+def files_of(name: str) -> list[Path]:
+    """Returns the files that a name means: that file, those in that folder, or what the pattern matches."""
+    matches = [Path(name)] if Path(name).exists() else sorted(Path(match) for match in glob.glob(name, recursive=True))
+    return [path for match in matches for path in files_below(match)]
 
 
 def files_below(path: Path) -> list[Path]:
@@ -70,51 +109,115 @@ def is_skipped(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts) or path.suffix == ".part"
 
 
-def looks_like_text(source: Source) -> bool:
-    """Whether there are no NUL bytes in the first block of a source: archives, pictures and UTF-16 have them, text has not."""
-    with open(source.path, "rb") as file:
-        file.seek(source.start)
-        return b"\0" not in file.read(min(BLOCK_BYTES, source.stop - source.start))
+def size_of_text(path: Path | HubDataset) -> int | None:
+    """Returns how many bytes of text there are where a file is that text itself, else None."""
+    is_plain = isinstance(path, Path) and not is_compressed(path) and not has_rows(path)
+    return path.stat().st_size if is_plain else None
 
 
-def share_of_marks(source: Source) -> float:
+def share_of_marks(source: Source, native_pattern: str) -> float:
     """Returns which share of the letters where a source begins are marks (\\p{M}), such as the vowel signs of Hindi or Thai."""
-    with open(source.path, "rb") as file:
-        file.seek(source.start)
-        text = file.read(min(SAMPLE_BYTES, source.stop - source.start)).decode("utf-8", errors="ignore")
+    block = next(read_blocks([source], native_pattern), None)
+    text = block.text[:SAMPLE_BYTES].decode("utf-8", errors="ignore") if block else ""
     marks = len(regex.findall(r"\p{M}", text))
     return marks / (marks + len(regex.findall(r"\p{L}", text)) + 1)
 
 
 def read_blocks(sources: Iterable[Source], native_pattern: str | None) -> Iterator[Block]:
-    """Yields the sources in blocks of about BLOCK_BYTES, cut where no piece of a native pattern crosses.
+    """Yields the sources in blocks of about BLOCK_BYTES.
 
-    Without one (None) a block ends only where a document does. Text that has no such place for MAX_UNCUT_BYTES is cut
-    there all the same, with a warning: a piece that crosses the cut becomes two.
+    Text is cut where no piece of a native pattern crosses. Without one (None) a block ends only where a document does. Text
+    that has no such place for MAX_UNCUT_BYTES is cut there all the same, with a warning: a piece that crosses the cut becomes
+    two. Of rows each is a document, and none is cut. Raises UserError, with the place, for what cannot be read.
     """
+    for source in sources:
+        if isinstance(source.path, HubDataset):
+            yield from clip(pack(read_hub(source.path, source.column)), source)
+            continue
+        with opened(source.path) as (file, position):
+            if has_rows(source.path):
+                yield from clip(tell_sizes(pack(read_file(source.path, file, source.column)), position), source)
+            elif is_compressed(source.path):
+                yield from tell_sizes(cut_text(file, source, native_pattern), position)
+            else:
+                yield from cut_text(file, source, native_pattern)
+
+
+def cut_text(file: BinaryIO, source: Source, native_pattern: str | None) -> Iterator[Block]:
+    """Yields the text of a source from its file."""
     find_cut = _bpe.find_document_cut if native_pattern is None else partial(_bpe.find_cut, pattern=native_pattern)
-    for path, start, stop in sources:
-        with open(path, "rb") as file:
-            file.seek(start)
-            text, continues, wanted = b"", False, BLOCK_BYTES
-            while file.tell() < stop:
-                more = file.read(min(wanted, stop - file.tell()))
-                if not more:
-                    raise UserError(f"{path} became shorter while it was read; run this again when nothing writes to it")
-                text += more
-                cut = len(text) if file.tell() >= stop else find_cut(text)
-                if cut == 0 and len(text) >= MAX_UNCUT_BYTES:
-                    cut = len(text)
-                    warnings.warn(
-                        f"{path} has {cut / 1e6:.0f} MB without a place to cut (native patterns: white space; "
-                        "others: the end of a document), so they were cut somewhere",
-                        stacklevel=2,
-                    )
-                wanted = BLOCK_BYTES if cut else 2 * wanted  # so that a document without a cut is not copied over and over
-                if cut:
-                    yield Block(text[:cut], continues)
-                    text = text[cut:]
-                    continues = native_pattern is not None and _bpe.cuts_documents(native_pattern)
+    path, at, stop, _ = source
+    file.seek(at)
+    text, continues, wanted, is_end = b"", False, BLOCK_BYTES, False
+    while not is_end:
+        asked = wanted if stop is None else min(wanted, stop - at)
+        more = file.read(asked)
+        at += len(more)
+        if len(more) < asked and stop is not None:
+            raise UserError(f"{path} became shorter while it was read; run this again when nothing writes to it")
+        is_end = len(more) < asked or at == stop
+        text += more
+        cut = len(text) if is_end else find_cut(text)
+        if cut == 0 and len(text) >= MAX_UNCUT_BYTES:
+            cut = len(text)
+            warnings.warn(
+                f"{path} has {cut / 1e6:.0f} MB without a place to cut (native patterns: white space; "
+                "others: the end of a document), so they were cut somewhere",
+                stacklevel=2,
+            )
+        wanted = BLOCK_BYTES if cut else 2 * wanted  # so that a document without a cut is not copied over and over
+        if cut:
+            yield Block(text[:cut], continues, cut)
+            text = text[cut:]
+            continues = native_pattern is not None and _bpe.cuts_documents(native_pattern)
+
+
+def pack(texts: Iterable[bytes]) -> Iterator[Block]:
+    """Yields texts, each a document, in blocks of about BLOCK_BYTES."""
+    waiting, num_bytes = [], 0
+    for text in texts:
+        waiting.append(text)
+        num_bytes += len(text)
+        if num_bytes >= BLOCK_BYTES:
+            yield from join(waiting)
+            waiting, num_bytes = [], 0
+    if waiting:
+        yield from join(waiting)
+
+
+def join(texts: list[bytes]) -> Iterator[Block]:
+    """Yields texts with separators between them, in as few blocks as keep each what it is.
+
+    One that holds a line <|endoftext|>, or ends in half a line end, is a block of its own.
+    """
+    text = SEPARATOR.join(texts)
+    if len(texts) == 1 or _bpe.split_documents(text) == texts:
+        yield Block(text, False, len(text), is_document=len(texts) == 1)
+    else:
+        for half in (texts[: len(texts) // 2], texts[len(texts) // 2 :]):
+            yield from join(half)
+
+
+def tell_sizes(blocks: Iterable[Block], position: Callable[[], int]) -> Iterator[Block]:
+    """Yields blocks with what was read for each of them, as `position` tells it."""
+    told = position()
+    for block in blocks:
+        now = position()
+        yield block._replace(size=now - told)
+        told = now
+
+
+def clip(blocks: Iterable[Block], source: Source) -> Iterator[Block]:
+    """Yields what of the blocks of a whole file or dataset is the source's."""
+    begin = 0
+    for block in blocks:
+        end = begin + len(block.text)
+        stop = end if source.stop is None else min(end, source.stop)
+        if stop > max(begin, source.start):
+            yield block._replace(text=block.text[max(source.start - begin, 0) : stop - begin])
+        begin = end
+        if begin == source.stop:
+            return
 
 
 def choose_num_threads(number: int | None) -> int:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import regex
@@ -95,30 +95,28 @@ class Tokenizer:
         *,
         special_tokens: Sequence[str] = (END_OF_TEXT,),
         pattern: str = "gpt4",
+        text_column: str | None = None,
         num_threads: int | None = None,
         on_bytes: Callable[[int], None] = lambda size: None,
     ) -> "Tokenizer":
-        """Learns a vocabulary from text files, folders or glob patterns; documents stand between <|endoftext|> lines.
+        """Learns a vocabulary from what `find_sources` finds; documents stand between <|endoftext|> lines, or are rows.
 
-        `on_bytes` is told the size of every block read. The result does not depend on `num_threads`. Memory is bounded for
-        files of any size: where the distinct pieces of the text would take more than MAX_PIECES_BYTES, the rarest are
-        dropped, with a warning. Raises UserError for a vocab_size that is too small for the bytes and special tokens or
-        larger than the text can give; None is one that suits the size of the text.
+        `on_bytes` is told how many bytes of the files were read for every block. The result does not depend on `num_threads`.
+        Memory is bounded for files of any size: where the distinct pieces of the text would take more than MAX_PIECES_BYTES,
+        the rarest are dropped, with a warning. Raises UserError for a vocab_size that is too small for the bytes and special
+        tokens or larger than the text can give; None is one that suits the size of the text.
         """
         pattern = PATTERN_NAMES.get(pattern, pattern)
         is_cut_anywhere = pattern in PATTERNS and not any(may_be_cut(token) for token in special_tokens)
-        sources = find_sources(files)
+        sources = find_sources(files, text_column=text_column)
         blocks = read_blocks(sources, pattern if is_cut_anywhere else None)
-        is_exact = vocab_size is not None
-        if vocab_size is None:
-            vocab_size = usual_vocab_size(sum(source.stop - source.start for source in sources))
 
-        def texts() -> Iterator[list[bytes]]:
+        def texts() -> Iterator[Texts]:
             for block in blocks:
-                on_bytes(len(block.text))
-                yield [block.text]
+                on_bytes(block.size)
+                yield Texts([block.text], has_documents=not block.is_document)
 
-        return cls._train(texts(), vocab_size, special_tokens, pattern, num_threads, has_documents=True, is_exact=is_exact)
+        return cls._train(texts(), vocab_size, special_tokens, pattern, num_threads)
 
     @classmethod
     def train_from_iterator(
@@ -131,54 +129,60 @@ class Tokenizer:
         num_threads: int | None = None,
     ) -> "Tokenizer":
         """Learns a vocabulary from texts, each of them a document; see `train`."""
-        return cls._train(blocks_of_texts(texts), vocab_size, special_tokens, pattern, num_threads, has_documents=False)
+        return cls._train(blocks_of_texts(texts), vocab_size, special_tokens, pattern, num_threads)
 
     @classmethod
     def _train(
         cls,
-        blocks: Iterable[list[bytes]],
-        vocab_size: int,
+        blocks: Iterable["Texts"],
+        vocab_size: int | None,
         special_tokens: Sequence[str],
         pattern: str,
         num_threads: int | None,
-        has_documents: bool,
-        is_exact: bool = True,
     ) -> "Tokenizer":
         bytes_only = cls([], special_tokens=special_tokens, pattern=pattern)
-        if vocab_size < bytes_only.vocab_size:
+        if vocab_size is not None and vocab_size < bytes_only.vocab_size:
             raise UserError(
                 f"vocab_size {vocab_size} is too small: 256 bytes and {len(special_tokens)} special token(s) need "
                 f"at least {bytes_only.vocab_size}"
             )
-        counter, num_dropped = bytes_only._count_all(blocks, choose_num_threads(num_threads), has_documents)
+        num_bytes = 0
+
+        def measured() -> Iterator[Texts]:
+            nonlocal num_bytes
+            for block in blocks:
+                num_bytes += sum(map(len, block.texts))
+                yield block
+
+        counter, num_dropped = bytes_only._count_all(measured(), choose_num_threads(num_threads))
         if num_dropped:
             warnings.warn(
                 f"the distinct pieces of this text do not fit into memory: {num_dropped:,} of the rarest were "
                 "dropped on the way, so rare pairs may be missing from the vocabulary",
                 stacklevel=3,
             )
-        wanted = min(vocab_size - bytes_only.vocab_size, MAX_MERGES)
+        wanted = min((vocab_size or usual_vocab_size(num_bytes)) - bytes_only.vocab_size, MAX_MERGES)
         merges = counter.learn_merges(wanted)
         tokenizer = cls(merges, special_tokens=special_tokens, pattern=pattern)
-        if is_exact and tokenizer.vocab_size < vocab_size:
+        if vocab_size is not None and tokenizer.vocab_size < vocab_size:
             raise UserError(
                 f"vocab_size {vocab_size} is more than this text can give: after {len(merges)} merges no pair is "
                 f"left; give more text or a vocab_size of at most {tokenizer.vocab_size}"
             )
         return tokenizer
 
-    def _count_all(self, blocks: Iterable[list[bytes]], num_threads: int, has_documents: bool) -> tuple[_bpe.PieceCounter, int]:
+    def _count_all(self, blocks: Iterable["Texts"], num_threads: int) -> tuple[_bpe.PieceCounter, int]:
         """Returns the counted pieces of all blocks, and how many distinct ones were dropped to bound their memory."""
         counters = [_bpe.PieceCounter() for _ in range(num_threads)]
         idle = queue.SimpleQueue()
         for counter in counters:
             idle.put(counter)
 
-        def count(texts: list[bytes]):
+        def count(block: Texts):
             counter = idle.get()
             try:
-                for text in texts:
-                    self._count_pieces(counter, text, has_documents)
+                for text in block.texts:
+                    self._count_pieces(counter, text, block.has_documents)
             finally:
                 idle.put(counter)
 
@@ -269,7 +273,7 @@ class Tokenizer:
         """Encodes text with no regard to special tokens into a uint16 array, uint32 above 65,536 tokens."""
         if self.native_pattern is not None:
             return self._encode_by(self._core.encode_to_numpy, text)
-        return self._core.encode_pieces(self._cut(to_bytes(text)))
+        return self._encode_bytes(to_bytes(text))
 
     def encode_with_offsets(self, text: str) -> tuple[np.ndarray, np.ndarray]:
         """Encodes text as `encode_to_numpy` does and says where each token stands: [tokens, 2] int64, text[start:stop].
@@ -312,16 +316,21 @@ class Tokenizer:
         Returns the ids, the number of tokens and of bytes of each part (a document or the rest of one that an earlier
         block began), and whether the first part is such a rest. Empty documents are left out.
         """
-        if self.native_pattern is not None:
+        if self.native_pattern is not None and not block.is_document:
             ids, part_tokens, part_bytes = self._core.encode_documents(self.pattern, block.text, self.eot_id, block.continues)
         else:
-            documents = [document for document in _bpe.split_documents(block.text) if document]
-            encoded = [self._core.encode_pieces(self._cut(document)) for document in documents]
+            documents = [document for document in block.documents() if document]
+            encoded = [self._encode_bytes(document) for document in documents]
             eot = np.array([self.eot_id], dtype=self.dtype)
             ids = np.concatenate([eot[:0], *(part for document in encoded for part in (eot, document))])
             part_tokens = np.array([1 + len(document) for document in encoded], dtype=np.int64)
             part_bytes = np.array([len(document) for document in documents], dtype=np.int64)
         return ids, part_tokens, part_bytes, block.continues
+
+    def _encode_bytes(self, text: bytes) -> np.ndarray:
+        if self.native_pattern is not None:
+            return self._core.encode_to_numpy(self.pattern, text)
+        return self._core.encode_pieces(self._cut(text))
 
     def _cut(self, text: bytes) -> list[bytes]:
         """Cuts text into pieces by the `regex` package; what the pattern does not match is a piece too."""
@@ -503,17 +512,24 @@ def may_be_cut(special_token: str) -> bool:
     return any(character.isspace() or not character.isascii() for character in special_token[1:])
 
 
-def blocks_of_texts(texts: Iterable[str]) -> Iterator[list[bytes]]:
-    """Yields the texts as UTF-8 in lists of about BLOCK_BYTES."""
+class Texts(NamedTuple):
+    """Texts to learn from; `has_documents` says that <|endoftext|> lines in them are separators."""
+
+    texts: list[bytes]
+    has_documents: bool
+
+
+def blocks_of_texts(texts: Iterable[str]) -> Iterator[Texts]:
+    """Yields the texts, each a document, as UTF-8 in lists of about BLOCK_BYTES."""
     block, num_bytes = [], 0
     for text in map(to_bytes, texts):
         block.append(text)
         num_bytes += len(text)
         if num_bytes >= BLOCK_BYTES:
-            yield block
+            yield Texts(block, has_documents=False)
             block, num_bytes = [], 0
     if block:
-        yield block
+        yield Texts(block, has_documents=False)
 
 
 def to_bytes(text: str) -> bytes:

@@ -8,14 +8,13 @@ import json
 import operator
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
-from alilama import _bpe
 from alilama.common.errors import UserError, first_line
 from alilama.common.files import replacing, write_json
 from alilama.data.text import Source, choose_num_threads, map_blocks, read_blocks
@@ -68,7 +67,7 @@ def write_token_files(
     if val_sources is None:
         by_document = can_hold_out_documents(sources, val_fraction, pattern)
         if not by_document:
-            sources, val_sources = hold_out_tails(sources, val_fraction)
+            sources, val_sources = hold_out_tails(sources, val_fraction, pattern)
     folder.mkdir(parents=True, exist_ok=True)
     with (
         replacing(folder / "train.npy") as train_file,
@@ -84,7 +83,7 @@ def write_token_files(
             index = -1  # of the document that the last block ended in
             blocks = read_blocks(split_sources, pattern)
             encoded = map_blocks(
-                lambda block: (len(block.text), tokenizer.encode_block(block)), blocks, choose_num_threads(num_threads)
+                lambda block: (block.size, tokenizer.encode_block(block)), blocks, choose_num_threads(num_threads)
             )
             for block_bytes, (ids, part_tokens, part_bytes, continues) in encoded:
                 on_bytes(block_bytes)
@@ -119,8 +118,8 @@ def can_hold_out_documents(sources: list[Source], val_fraction: float, native_pa
     """Tells whether every 1/val_fraction-th document is about `val_fraction` of the text: there are that many documents, and
     as many in each file that is larger than the share, which else could be held out, or trained on, as a whole."""
     number = int(np.ceil(1 / val_fraction))
-    share = val_fraction * sum(source.stop - source.start for source in sources)
-    large = [source for source in sources if source.stop - source.start > share]
+    share = val_fraction * sum(source.text_bytes for source in sources)
+    large = [source for source in sources if source.text_bytes > share]
     return all(has_documents(part, number, native_pattern) for part in [sources, *([source] for source in large)])
 
 
@@ -128,31 +127,35 @@ def has_documents(sources: Iterable[Source], number: int, native_pattern: str | 
     """Tells whether the sources hold at least `number` documents; reads no further than needed."""
     found = 0
     for block in read_blocks(sources, native_pattern):
-        documents = _bpe.split_documents(block.text)
+        documents = block.documents()
         found += sum(map(bool, documents[1:] if block.continues else documents))
         if found >= number:
             return True
     return False
 
 
-def hold_out_tails(sources: list[Source], val_fraction: float) -> tuple[list[Source], list[Source]]:
+def hold_out_tails(sources: list[Source], val_fraction: float, native_pattern: str | None) -> tuple[list[Source], list[Source]]:
     """Cuts the last `val_fraction` off every source, at the end of a line where one is near."""
+
+    def read(source: Source, start: int, stop: int | None) -> Iterator[bytes]:
+        return (block.text for block in read_blocks([source._replace(start=start, stop=stop)], native_pattern))
+
     train, val = [], []
-    for path, start, stop in sources:
-        with open(path, "rb") as file:
-            file.seek(max(start, stop - NEAR_BYTES))
-            separators = SEPARATORS_AT_END.search(file.read(stop - file.tell()))
-            stop -= len(separators[0]) if separators else 0
-            cut = start + int((stop - start) * (1 - val_fraction))
-            near = max(start, cut - NEAR_BYTES)
-            file.seek(near)
-            text = file.read(min(stop, cut + NEAR_BYTES) - near)
+    for source in sources:
+        start, stop = source.start, source.stop
+        if stop is None:
+            stop = sum(map(len, read(source, start, None)))
+        separators = SEPARATORS_AT_END.search(b"".join(read(source, max(start, stop - NEAR_BYTES), stop)))
+        stop -= len(separators[0]) if separators else 0
+        cut = start + int((stop - start) * (1 - val_fraction))
+        near = max(start, cut - NEAR_BYTES)
+        text = b"".join(read(source, near, min(stop, cut + NEAR_BYTES)))
         line_end = text.find(b"\n", cut - near, len(text) - 1)
         if line_end < 0:
             line_end = text.rfind(b"\n", 0, cut - near)
         cut = near + line_end + 1 if line_end >= 0 else cut
-        train += [Source(path, start, cut)] if cut > start else []
-        val += [Source(path, cut, stop)] if stop > cut else []
+        train += [source._replace(stop=cut)] if cut > start else []
+        val += [source._replace(start=cut, stop=stop)] if stop > cut else []
     return train, val
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from alilama.common.config import Config
+from alilama.common.config import DATA_SETTINGS, Config
 from alilama.common.errors import UserError, first_line
 from alilama.common.files import replacing
 from alilama.data.tokenizer import Tokenizer
@@ -36,11 +36,7 @@ STATE_TYPES = {
 # What may differ when a run goes on: what changes neither the model nor what it learns from. Of the settings of
 # tokenize_data.py only the token files that it made count.
 FREE_TO_CHANGE = {
-    "data_files",
-    "val_files",
-    "val_fraction",
-    "vocab_size",
-    "pattern",
+    *DATA_SETTINGS,
     "tokens_dir",
     "models_dir",
     "log_interval",

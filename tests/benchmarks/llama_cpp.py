@@ -1,4 +1,4 @@
-"""Runs exported models by a real llama.cpp: python tests/benchmarks/llama_cpp.py --data /work/shared/data/tinystories/valid.txt
+"""Runs exported models by a real llama.cpp: python tests/benchmarks/llama_cpp.py --data valid.txt train.txt
 
 Needs pip install llama-cpp-python==0.3.36 (it is built from its source, in 8 minutes on two cores), gguf, and the packages of
 tests/benchmarks/requirements.txt. Compares llama.cpp with Alilama: the ids of a megabyte of each file, of Python's own sources

@@ -51,6 +51,7 @@ def test_the_settings_as_they_are_can_be_used():
 
 CHANGES = {
     "data_files": ("a.txt", "a.txt"),
+    "text_column": ("story", "story"),
     "val_files": ("b.txt", "b.txt"),
     "val_fraction": ("0.1", 0.1),
     "vocab_size": ("300", 300),
@@ -307,6 +308,13 @@ def test_help_lists_every_setting_with_its_comment_and_value(capsys):
     values, comments = read_settings(TRAINCONFIG)
     for name in TYPES:
         assert f"--{name} X " in shown and f" {comments[name]} [{values[name]}]" in shown
+
+
+def test_help_lists_only_the_settings_it_is_to_show_and_all_are_taken(capsys):
+    with pytest.raises(SystemExit):
+        load_config(TRAINCONFIG, ["--help"], "A test.", ("seed", "pattern"))
+    assert re.findall(r"--(\w+)", capsys.readouterr().out) == ["name", "help", "pattern", "seed"]
+    assert load_config(TRAINCONFIG, ["--d_model=128"], "A test.", ("seed", "pattern")).d_model == 128
 
 
 def test_help_works_with_a_percent_sign_in_a_value_or_comment(edited, capsys):

@@ -50,6 +50,13 @@ def test_bytes_are_written_with_their_unit_and_a_start_in_the_middle_is_no_speed
     assert "6.00M/8.00M" in (line := capsys.readouterr().err) and "200kB/s" in line
 
 
+def test_without_a_total_there_is_no_share(clock, capsys):
+    with progress(None, desc="writing", unit="B", unit_scale=True) as lines:
+        clock[0] += 10
+        lines.update(2_000_000)
+    assert capsys.readouterr().err == "writing: 2.00MB [00:10, 200kB/s]\n"
+
+
 def test_a_bar_that_is_not_to_stay_leaves_nothing(clock, capsys):
     with progress(10, desc="context", leave=False) as lines:
         lines.update(10)

@@ -1,11 +1,17 @@
-"""Text files: which ones a name means, and their blocks."""
+"""Text files: which ones a name means, what is in them, and their blocks."""
 
+import bz2
+import gzip
+import importlib
+import lzma
+import random
 import signal
 
 import pytest
 from helpers import write_text
 
 from alilama.common.errors import UserError
+from alilama.data.opening import SAMPLE_BYTES, ZSTD, check_text
 from alilama.data.text import Source, find_sources, map_blocks, read_blocks
 
 
@@ -80,6 +86,73 @@ def test_no_name_at_all_is_refused(nothing, texts, monkeypatch):
     monkeypatch.chdir(texts)
     with pytest.raises(UserError, match="data_files"):
         find_sources(nothing)
+
+
+def test_what_only_reading_shows_the_length_of_has_no_stop(tmp_path):
+    for name in ("a.txt", "b.md", "c", "d.txt.gz", "e.JSONL", "f.csv.zst"):
+        write_text(tmp_path, name, "some text")
+    assert [(source.stop, source.size) for source in find_sources(str(tmp_path), text_column="story")] == [
+        *[(9, 9)] * 3,
+        *[(None, 9)] * 3,
+    ]
+    assert {source.column for source in find_sources(str(tmp_path), text_column="story")} == {"story"}
+
+
+zstd = importlib.import_module(ZSTD)
+PROSE = ("Once upon a time, naïve Zoë saw a llama. " * 99).encode()
+RUSSIAN = "Жила-была лама, и была она очень добрая. " * 99
+NO_TEXT = {
+    "a.txt": (gzip.compress(PROSE), r"is a gzip file, not plain text: let its name end in \.gz"),
+    "b.txt": (lzma.compress(PROSE), r"is an xz file, .*\.xz"),
+    "c.txt": (zstd.compress(PROSE), r"is a zstd file, .*\.zst"),
+    "d.txt": (bz2.compress(PROSE), r"is a bzip2 file, .*unpack"),
+    "e.txt": (b"PAR1\x15\x04" + bytes(50), r"is a parquet file, .*\.parquet"),
+    "f.docx": (b"PK\x03\x04\x14\0" + bytes(50), r"is a ZIP archive, .*unpack it, or save it as plain text"),
+    "g.pdf": (b"%PDF-1.7\n" + PROSE, r"is a PDF, .*pdftotext"),
+    "h.txt": (b"\x7fELF\x02\x01\x01" + bytes(500) + PROSE[:900], r"is not UTF-8 text, for \d+% of its first bytes are not"),
+    "i.png": (b"\x89PNG\r\n\x1a\n" + random.Random(1).randbytes(9999), r"is not UTF-8 text.*leave it out"),
+    "j.txt": (PROSE.decode().encode("utf-16"), r"is UTF-16 text, .*iconv -f UTF-16 -t UTF-8"),
+    "k.txt": (PROSE.decode().encode("utf-16-le"), r"is UTF-16 text"),
+    "l.txt": (PROSE.decode().encode("utf-16-be"), r"is UTF-16 text"),
+    "m.txt": (PROSE.decode().encode("utf-32"), r"is UTF-32 text"),
+    "n.txt": (RUSSIAN.encode("utf-16-le"), r"is UTF-16 text"),
+    "n2.txt": (("从前有一只羊驼，它非常善良。" * 99).encode("utf-16-le"), r"is not UTF-8 text"),
+    "o.txt": (RUSSIAN.encode("cp1251"), r"is not UTF-8 text.*iconv -f ENCODING"),
+    "p.jsonl": (PROSE.decode().encode("utf-16"), r"is UTF-16 text"),
+    "q.txt.gz": (gzip.compress(random.Random(2).randbytes(9999)), r"is not UTF-8 text"),
+    "r.tar.gz": (gzip.compress(b"a.txt".ljust(257, b"\0") + b"ustar\x0000" + PROSE * 9), r"is a tar archive"),
+    "s.npy": (b"\x93NUMPY\x01\0" + random.Random(3).randbytes(9999), r"is not UTF-8 text"),
+}
+
+
+@pytest.mark.parametrize("name", NO_TEXT)
+def test_a_file_that_is_no_text_is_refused_in_one_line_with_what_to_do(name, tmp_path):
+    content, message = NO_TEXT[name]
+    path = write_text(tmp_path, name, content)
+    with pytest.raises(UserError, match=message) as refused:
+        check_text(path)
+    assert str(refused.value).startswith(str(path)) and len(str(refused.value).splitlines()) == 1
+
+
+TEXT = {
+    "prose": (PROSE, 0),
+    "a mark": (b"\xef\xbb\xbf" + PROSE, 0),
+    "cut in a character": (b"a" + "é".encode() * SAMPLE_BYTES, 0),
+    "a NUL": (PROSE + b"\0" + PROSE, 0),
+    "NULs far inside": (PROSE * 20 + bytes(9999), 0),
+    "emoji": ("🦙🦙".encode() * 99, 0),
+    "colours": (b"\x1b[1mbold\x1b[0m\r\n" * 99, 0),
+    "Latin-1": ("a naïve man in the café\n".encode("latin-1") * 9, 2 / 24),
+    "one letter": (b"x", 0),
+}
+
+
+@pytest.mark.parametrize("compression", ["", ".gz"])
+@pytest.mark.parametrize("name", TEXT)
+def test_text_is_text_with_an_odd_byte_too(name, compression, tmp_path):
+    content, share = TEXT[name]
+    path = write_text(tmp_path, f"text{compression}", gzip.compress(content) if compression else content)
+    assert check_text(path) == pytest.approx(share)
 
 
 def test_read_blocks_reads_no_more_than_a_source_says(tmp_path):

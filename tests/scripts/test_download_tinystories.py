@@ -10,6 +10,7 @@ from helpers import ROOT
 
 from alilama import _bpe
 from alilama.common.errors import UserError, one_line_errors
+from alilama.data import hub
 from alilama.data.text import find_sources
 
 SCRIPT = ROOT / "data" / "download_tinystories.py"
@@ -52,15 +53,16 @@ def test_a_damaged_download_leaves_no_file_and_one_line(tmp_path, local_dataset,
     parquet.write_bytes(content[:4] + b"\x55" * 60 + content[64:])
     done = run(SCRIPT, HF_HOME=str(tmp_path / "hf"))
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("Error: could not download") and "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("Error: hf://roneneldan/TinyStories cannot be read (")
+    assert "Traceback" not in done.stderr
     assert [path.name for path in (tmp_path / "data").rglob("*") if path.is_file()] == ["tinystories_valid.txt"]
 
 
 def test_without_a_network_there_is_one_line(tmp_path, run):
     done = run(SCRIPT, HF_HOME=str(tmp_path / "hf"))
-    assert done.returncode == 1 and done.stdout == ""
+    assert done.returncode == 1 and done.stdout == "roneneldan/TinyStories is " + download_tinystories.HOW_LARGE + ".\n"
     assert len(done.stderr.splitlines()) == 1
-    assert done.stderr.startswith("Error: could not download roneneldan/TinyStories") and "network" in done.stderr
+    assert done.stderr.startswith("Error: hf://roneneldan/TinyStories?split=validation cannot") and "network" in done.stderr
     assert not (tmp_path / "data").exists()
 
 
@@ -70,14 +72,8 @@ def test_without_the_datasets_package_the_message_says_how_to_get_it(tmp_path, m
         download_tinystories.main(["--out", str(tmp_path)])
 
 
-@pytest.mark.parametrize("form", ["json", "parquet"])
-def test_streamed_rows_become_documents(tmp_path, form):
-    table = datasets.Dataset.from_dict({"text": TRAIN})
-    table.to_json(tmp_path / "rows.json") if form == "json" else table.to_parquet(tmp_path / "rows.parquet")
-    rows = datasets.load_dataset(
-        form, data_files=str(tmp_path / f"rows.{form}"), split="train", streaming=True, cache_dir=str(tmp_path)
-    )
-    assert write_stories(rows, tmp_path / "stories.txt") == 3
+def test_texts_become_documents(tmp_path):
+    assert write_stories(map(str.encode, TRAIN), tmp_path / "stories.txt") == 3
     assert (tmp_path / "stories.txt").read_bytes() == TRAIN_FILE.encode()
 
 
@@ -85,7 +81,7 @@ def test_no_story_forges_a_separator(tmp_path):
     rng = random.Random(1)
     parts = ["<|endoftext|>", "\n", "\r", "\r\n", " ", "\t", "\u2028", "\ufeff", "\u00a0", "\x1c", "word"]
     stories = ["".join(rng.choices(parts, k=rng.randrange(9))) for _ in range(5000)]
-    number = write_stories(({"text": story} for story in stories), tmp_path / "stories.txt")
+    number = write_stories(map(str.encode, stories), tmp_path / "stories.txt")
     found = documents(tmp_path / "stories.txt")
     assert len(found) == number > 1000
     assert sum(document.count("word") for document in found) == sum(story.count("word") for story in stories)
@@ -94,7 +90,7 @@ def test_no_story_forges_a_separator(tmp_path):
 @pytest.mark.parametrize("failure", [ConnectionError("reset"), KeyboardInterrupt()])
 def test_what_breaks_off_leaves_nothing_and_what_was_there_before(tmp_path, failure):
     def rows():
-        yield {"text": "A whole story."}
+        yield b"A whole story."
         raise failure
 
     for before in (None, b"older"):
@@ -103,6 +99,15 @@ def test_what_breaks_off_leaves_nothing_and_what_was_there_before(tmp_path, fail
         with pytest.raises(type(failure)):
             write_stories(rows(), tmp_path / "stories.txt")
         assert [path.read_bytes() for path in tmp_path.iterdir()] == ([before] if before else [])
+
+
+@pytest.fixture(autouse=True)
+def a_row_at_a_time(monkeypatch):
+    """Datasets are not kept from test to test, and no row is read before it is wanted."""
+    hub.load.cache_clear()
+    monkeypatch.setattr(hub, "BATCH_ROWS", 1)
+    yield
+    hub.load.cache_clear()
 
 
 def rows_then(failure):
@@ -116,7 +121,7 @@ def rows_then(failure):
 @pytest.mark.parametrize(
     "failure, line",
     [
-        (RuntimeError("the peer\nclosed"), r"Error: could not download .*RuntimeError: the peer closed.*network.*"),
+        (RuntimeError("the peer\nclosed"), r"Error: hf://.* cannot be read .*RuntimeError: the peer closed.*network.*"),
         (KeyboardInterrupt(), r"Stopped\."),
     ],
 )

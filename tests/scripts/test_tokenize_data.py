@@ -1,10 +1,14 @@
 """tokenize_data.py from end to end."""
 
+import gzip
+import json
+import re
 from pathlib import Path
 
 import pytest
-from helpers import files_of, write_text
+from helpers import ROOT, files_of, write_text
 
+from alilama.common.config import TYPES
 from alilama.data.tokenizer import Tokenizer
 from alilama.data.tokens import load_token_files
 
@@ -34,7 +38,7 @@ def test_a_small_file_is_one_document_of_some_kilobytes_whose_end_is_held_out(ru
     write_text(tmp_path, "texts/empty.txt", "")
     run_here("tokenize_data.py", "--data_files=texts", "--vocab_size=260", "--tokens_dir=tokens")
     summary, train, val = capsys.readouterr().out.splitlines()[-5:-2]
-    assert summary.startswith("1.80kB in 1 file, in ")
+    assert summary.startswith("1.80kB of text in 1 file, in ")
     assert train.endswith(" from 1 document") and val.endswith(" from the end of 1 file")
 
 
@@ -74,19 +78,99 @@ def test_a_pattern_that_keeps_marks_in_words_is_named_where_letters_have_them(
     line, pattern, is_told, run_here, tmp_path, capsys
 ):
     write_text(tmp_path, "text.txt", line * 60)
-    run_here("tokenize_data.py", "--data_files=text.txt", "--vocab_size=258", f"--pattern={pattern}", "--tokens_dir=t")
-    assert ("--pattern=qwen35 keeps them whole" in capsys.readouterr().out) == is_told
+    write_text(tmp_path, "rows.csv.gz", gzip.compress(f"text\n{line * 60}".encode()))
+    for name in ("text.txt", "rows.csv.gz"):
+        run_here("tokenize_data.py", f"--data_files={name}", "--vocab_size=258", f"--pattern={pattern}", "--tokens_dir=t")
+        assert ("--pattern=qwen35 keeps them whole" in capsys.readouterr().out) == is_told
 
 
-def test_files_that_hold_nul_bytes_are_named_and_kept(run_here, tmp_path, capsys):
-    write_text(tmp_path, "texts/a.txt", "A line.\n" * 30)
-    write_text(tmp_path, "texts/b.zip", b"PK\x03\x04\0\0" * 30)
-    run_here("tokenize_data.py", "--data_files=texts", "--vocab_size=258", "--tokens_dir=tokens")
+@pytest.mark.parametrize("setting", ["data_files", "val_files"])
+def test_a_file_that_is_no_text_is_refused_and_not_learned(setting, refusal, tmp_path):
+    write_text(tmp_path, "a.txt", "A line.\n" * 30)
+    write_text(tmp_path, "more/b.txt", "A line.\n".encode("utf-16"))
+    files = {"data_files": "a.txt", "val_files": "a.txt"} | {setting: "more"}
+    message = refusal("tokenize_data.py", *(f"--{name}={value}" for name, value in files.items()), "--tokens_dir=tokens")
+    assert f"{Path('more/b.txt')} is UTF-16 text" in message and "iconv -f UTF-16 -t UTF-8" in message
+    assert not (tmp_path / "tokens").exists()
+
+
+def test_text_in_an_older_encoding_is_kept_with_one_note(run_here, tmp_path, capsys):
+    for name in ("b.txt", "c.txt", "d.txt"):
+        write_text(tmp_path, f"texts/{name}", "A line in a café.\n".encode("latin-1") * 30)
+    write_text(tmp_path, "texts/a.txt", "A line in a café.\n" * 30)
+    run_here("tokenize_data.py", "--data_files=texts", "--vocab_size=258", "--tokens_dir=tokens", "--val_fraction=0.25")
+    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Note: ")]
+    assert len(notes) == 1 and notes[0].startswith(f"Note: {Path('texts/b.txt')} and 2 more files are not all UTF-8 (5.56%")
+    tokenizer = Tokenizer.load(tmp_path / "tokens" / "tokenizer.json")
+    tokens = load_token_files(tmp_path / "tokens", tokenizer)
+    kept = tokenizer.decode_bytes(tokens.train) + tokenizer.decode_bytes(tokens.val)
+    assert kept.count(b"caf\xe9.") == 90 and kept.count("café.".encode()) == 30
+
+
+def test_every_kind_of_file_is_read_in_one_run(run_here, text, tmp_path, capsys):
+    stories = text.removesuffix("\n").split("\n<|endoftext|>\n")
+    write_text(tmp_path, "texts/a.txt", "\n<|endoftext|>\n".join(stories[:100]))
+    rows = "".join(json.dumps({"story": story}) + "\n" for story in stories[100:150])
+    write_text(tmp_path, "texts/b/rows.jsonl.gz", gzip.compress(rows.encode()))
+    write_text(tmp_path, "texts/c.json", json.dumps([{"story": story} for story in stories[150:]]))
+    write_text(tmp_path, "val.csv", 'story,name\n"Once, upon\na time",a\n')
+    settings = ["--vocab_size=300", "--text_column=story", "--val_files", "val.csv"]
+    run_here("tokenize_data.py", "--data_files", "texts/*.txt", "texts/b", "texts/c.json", "--tokens_dir=tokens", *settings)
     printed = capsys.readouterr().out
-    assert [line.partition(",")[0] for line in printed.splitlines() if line.startswith("Note: ")] == [
-        f"Note: {Path('texts/b.zip')} looks like no text file"
-    ]
-    assert "420B in 2 files" in printed
+    assert "from 200 documents\n" in printed and "from 1 document\n" in printed and " of text in 4 files, in " in printed
+    tokens = load_token_files(tmp_path / "tokens", tokenizer := Tokenizer.load(tmp_path / "tokens" / "tokenizer.json"))
+    assert tokenizer.decode(tokens.train).split("<|endoftext|>")[1:] == stories
+    assert tokenizer.decode(tokens.val) == "<|endoftext|>Once, upon\na time"
+
+
+def test_a_broken_row_ends_in_one_line_and_writes_nothing(refusal, text, tmp_path):
+    rows = [json.dumps({"text": story}) for story in text.split("\n<|endoftext|>\n")]
+    write_text(tmp_path, "rows.jsonl", "\n".join([*rows[:150], rows[150][:-3], *rows[151:]]))
+    message = refusal("tokenize_data.py", "--data_files=rows.jsonl", "--tokens_dir=tokens", progress=True)
+    assert message.startswith("Error: rows.jsonl, line 151 is not JSON")
+    assert not (tmp_path / "tokens").exists()
+
+
+def test_a_dataset_of_the_hub_becomes_tokens_without_being_stored(run, text, tmp_path):
+    stories = text.removesuffix("\n").split("\n<|endoftext|>\n")
+    for split, rows in (("train", stories), ("validation", stories[:5])):
+        content = "".join(json.dumps({"text": story}) + "\n" for story in rows)
+        write_text(tmp_path, f"owner/set/{split}.jsonl", content)
+    files = ["--data_files=hf://owner/set", "--val_files=hf://owner/set?split=validation"]
+    done = run(ROOT / "tokenize_data.py", *files, "--vocab_size=300", "--tokens_dir=t", HF_HOME=str(tmp_path / "hf"))
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    assert "from 200 documents\n" in done.stdout and "from 5 documents\n" in done.stdout
+    kept = [path for path in (tmp_path / "hf").rglob("*") if path.is_file() and path.suffix not in (".lock", ".json")]
+    assert not kept
+    tokenizer = Tokenizer.load(tmp_path / "t" / "tokenizer.json")
+    assert tokenizer.decode(load_token_files(tmp_path / "t", tokenizer).train).split("<|endoftext|>")[1:] == stories
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (["--data_files=hf://owner/set", "--text_column=story"], "hf://owner/set: there is no column 'story', only text"),
+        (["--data_files=hf://owner/set", "--val_files=hf://owner/set"], "hf://owner/set is in data_files and in val_files"),
+        (["--data_files=hf://owner/none"], "hf://owner/none cannot be read"),
+    ],
+)
+def test_a_mistake_with_a_dataset_of_the_hub_is_one_line_and_an_ordinary_end(files, message, run, text, tmp_path):
+    rows = "".join(json.dumps({"text": story}) + "\n" for story in text.split("\n<|endoftext|>\n"))
+    write_text(tmp_path, "owner/set/train.jsonl", rows)
+    done = run(ROOT / "tokenize_data.py", *files, "--tokens_dir=t", HF_HOME=str(tmp_path / "hf"))
+    assert done.returncode == 1 and message in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
+
+
+def test_help_lists_the_settings_of_each_script_and_both_take_all(run_here, text_file, capsys):
+    shown = {}
+    for script in ("tokenize_data.py", "train.py"):
+        with pytest.raises(SystemExit):
+            run_here(script, "--help")
+        shown[script] = set(re.findall(r"^  --(\w+)", capsys.readouterr().out, re.MULTILINE))
+    assert shown["tokenize_data.py"] >= {"data_files", "text_column", "val_fraction", "vocab_size", "tokens_dir", "init_from"}
+    assert shown["tokenize_data.py"] & shown["train.py"] == {"tokens_dir", "init_from"}
+    assert shown["tokenize_data.py"] | shown["train.py"] == TYPES.keys()
+    run_here("tokenize_data.py", f"--data_files={text_file}", "--vocab_size=300", "--tokens_dir=t", "--d_model=128")
 
 
 def test_text_to_train_on_is_no_text_to_validate_on(refusal, text_file):
