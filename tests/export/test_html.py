@@ -308,6 +308,86 @@ def test_the_page_asks_for_nothing_outside(browser, made):
     browser.errors.clear()  # of what was refused
 
 
+def write_ids(browser, ids: list[int]):
+    """Writes a story of these ids, one after the other, after an empty prompt."""
+    browser.run(f"window.kept = sample, window.next = {ids}, sample = () => next.shift() ?? described.eotId, null")
+    browser.run("element('prompt').value = '', element('length').value = 16, begin()")
+    browser.run("sample = kept, null")
+
+
+def test_a_character_that_a_branch_cuts_is_whole_again(browser, made):
+    write_ids(browser, [0xC3, 0xA9, 98])
+    assert browser.run("element('story').textContent") == "éb"
+    browser.run("window.kept = sample, sample = () => described.eotId, branch(2, 0xA8)")
+    assert browser.run("sample = kept, element('story').textContent") == "è"
+
+
+def test_rows_say_what_might_have_been_and_the_end_cannot_be_chosen(browser, made):
+    write_ids(browser, [97, 98, 99])
+    browser.run("story[2].probabilities = [[described.eotId, 0.7], [98, 0.25], [10, 0.05]], show(2)")
+    rows = browser.run(
+        "[...document.querySelectorAll('#likely button')].map((row) => [row.innerText, row.disabled, row.className])"
+    )
+    assert [text.split() for text, _, _ in rows] == [["(the", "end)", "70.0%"], ["b", "25.0%"], ["↵", "5.0%"]]
+    assert [row[1:] for row in rows] == [[True, ""], [False, "chosen"], [False, ""]]
+    assert browser.run("document.querySelector('#likely i').style.width") == "70%"
+
+
+def test_colors_are_stronger_where_the_model_was_less_sure(browser, made):
+    write_ids(browser, [97, 98, 99])
+    browser.run(
+        "story[1].probabilities = [[97, 0.9]], story[2].probabilities = [[98, 0.25]], element('view').value = 'sure', paint()"
+    )
+    found = browser.run("story.map((token) => getComputedStyle(token.span).backgroundColor)")
+    assert found[:3] == ["rgba(0, 0, 0, 0)", "rgba(232, 89, 12, 0.06)", "rgba(232, 89, 12, 0.45)"]
+    browser.run("element('view').value = 'tokens', paint()")
+    assert len(set(browser.run("story.map((token) => getComputedStyle(token.span).backgroundColor)"))) == 4
+
+
+def test_the_mean_of_the_heads_is_a_distribution_and_bars_end_at_the_touched_token(browser, made):
+    write_ids(browser, [97, 98, 99])
+    browser.run("show(3)")
+    heads = torch.tensor(browser.run("[0, 1].flatMap((b) => [0, 1, 2].map((h) => Array.from(model.attention(b, h, 3))))"))
+    assert browser.run("Array.from(attentionOf(null))") == pytest.approx(heads.mean(0).tolist(), abs=1e-6)
+    browser.run("window.attend = model.attention, model.attention = () => Float32Array.from([0, 0, 0.5, 1]), show(3)")
+    bars = browser.run("""(() => {
+        const { data } = document.querySelector('#heads canvas').getContext('2d').getImageData(0, 0, 96, 24);
+        return [...Array(96).keys()].map((x) => [...Array(24).keys()].filter((y) => data[4 * (96 * y + x) + 3]).length);
+    })()""")
+    browser.run("model.attention = attend, null")
+    assert bars == [0] * 92 + [12, 12, 24, 24]
+
+
+def test_ctrl_and_enter_write(browser, made):
+    write_ids(browser, [97])
+    browser.run("window.kept = sample, sample = () => 98, element('prompt').value = 'a', element('length').value = 16, null")
+    for is_ctrl in ("false", "true"):
+        browser.run(
+            f"element('prompt').dispatchEvent(new KeyboardEvent('keydown', {{key: 'Enter', ctrlKey: {is_ctrl}}})), running"
+        )
+        assert (browser.run("story.length") == 18) == (is_ctrl == "true")
+    browser.run("sample = kept, null")
+
+
+def test_special_tokens_may_hold_markup_and_are_refused_in_a_prompt(browser, tmp_path):
+    save_model(tmp_path / "m", special_tokens=("<|endoftext|>", "</script><b>"))
+    write_html(tmp_path / "m", tmp_path / "m.html")
+    other = Browser(tmp_path / "profile")
+    try:
+        other.open(tmp_path / "m.html")
+        other.run("element('prompt').value = 'a</script><b>', begin()")
+        assert "the text holds </script><b>" in other.run("element('status').textContent") and other.errors == []
+        assert other.run("document.querySelectorAll('b').length") == 0
+    finally:
+        other.close()
+
+
+def test_of_two_merges_of_one_rank_the_left_one_goes_first(browser, made):
+    tok = Tokenizer([(97, 97), (256, 97)])
+    found = browser.run(f"new Tokenizer({js(html.describe_tokenizer(tok))}).encode('aaaaa aaa')")
+    assert found == tok.encode_ordinary("aaaaa aaa")
+
+
 # ---- the file ----
 
 
@@ -317,7 +397,10 @@ def test_a_page_is_small_and_holds_what_log_csv_says(tmp_path):
     main([str(tmp_path / "m"), "--html", str(tmp_path / "m.html")])
     page = (tmp_path / "m.html").read_text(encoding="utf-8")
     assert len(page) < 1.5 * 2 * model.num_parameters() + 100_000
-    assert "after 2.5M tokens 1.250 bits per byte" in page and page.count("</script>") == 3
+    assert (
+        "2 blocks, 8 heads, 96 numbers a token, 306 tokens; after 2.5M tokens 1.250 bits per byte" in page
+        and page.count("</script>") == 3
+    )
 
 
 def test_what_the_page_cannot_hold_is_refused(tmp_path, monkeypatch):
