@@ -23,7 +23,7 @@ DEMO_FILE = Path("data/demo/stories.txt")
 DEMO_MEGABYTES = 8
 LITTLE_TEXT = 1_000_000  # bytes
 MANY_MARKS = 0.05  # of the letters
-CUTS_AT_MARKS = ("gpt4", "gpt2")
+CUTS_AT_MARKS = [name for name, expression in PATTERNS.items() if r"\p{M}" not in expression]
 SAMPLED_SOURCES = 16
 
 

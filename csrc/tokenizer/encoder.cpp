@@ -128,6 +128,8 @@ Id* Encoder::merge_by_scanning(const uint8_t* p, size_t size, Id* out) const {
     return out;
 }
 
+namespace {
+
 // Places of a piece that wait for merges, found by the lowest rank first and from left to right.
 class WaitingPlaces {
 public:
@@ -185,6 +187,8 @@ private:
     std::vector<Entry> entries_;
     uint32_t free_ = kNone;
 };
+
+}  // namespace
 
 // The same in O(n log n): places wait by the rank of their merge. A token stands in its first and its last cell, kInside in
 // those between, so both neighbours are found without links.

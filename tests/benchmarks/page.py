@@ -37,8 +37,7 @@ def main():
         write_html(arguments.model, page)
         half = sum(weight.numel() for weight in model.parameters()) * 2
         print(f"{page.stat().st_size / 1e6:.2f} MB, {page.stat().st_size / half:.2f} times the weights in 16 bits")
-        browser = Browser(Path(folder) / "profile")
-        try:
+        with Browser(Path(folder) / "profile") as browser:
             browser.open(page)
             differing = [
                 i
@@ -50,8 +49,6 @@ def main():
             started = browser.run("performance.now()")
             theirs = [greedy(browser, ids) for ids in prompt_ids]
             seconds = (browser.run("performance.now()") - started) / 1000
-        finally:
-            browser.close()
     read = sum(map(len, prompt_ids)) + PROMPTS * TOKENS
     print(f"{read / seconds:,.0f} tokens/s")
     for weights in ("32", "16"):

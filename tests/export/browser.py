@@ -20,7 +20,7 @@ FLAGS = [
 
 
 class Browser:
-    """One page. Every message that the page writes to its console as an error is in `errors`."""
+    """One page, until its `with` block ends. Every message that it writes to its console as an error is in `errors`."""
 
     def __init__(self, profile: Path):
         ours_in, theirs_out = os.pipe()
@@ -90,7 +90,10 @@ class Browser:
         """Returns a picture of what is seen of the page, as PNG."""
         return base64.b64decode(self.call("Page.captureScreenshot")["data"])
 
-    def close(self):
+    def __enter__(self) -> "Browser":
+        return self
+
+    def __exit__(self, *_):
         self._process.kill()
         self._process.wait()
         self._in.close()

@@ -9,9 +9,8 @@ from alilama.export.html import write_html
 def browser(tmp_path_factory):
     if CHROMIUM is None:
         pytest.skip("needs Chromium (Debian, Ubuntu: apt install chromium)")
-    browser = Browser(tmp_path_factory.mktemp("profile"))
-    yield browser
-    browser.close()
+    with Browser(tmp_path_factory.mktemp("profile")) as browser:
+        yield browser
 
 
 @pytest.fixture(scope="module")

@@ -163,13 +163,10 @@ def test_a_browser_that_cannot_says_why(browser, made, tmp_path):
     write_html(tmp_path / "m", tmp_path / "m.html")
     page = (tmp_path / "m.html").read_text(encoding="utf-8")
     (tmp_path / "m.html").write_text(page.replace('"pattern":"', '"pattern":"(?<=('), encoding="utf-8")
-    other = Browser(tmp_path / "profile")
-    try:
+    with Browser(tmp_path / "profile") as other:
         other.open(tmp_path / "m.html")
         assert "This browser cannot run the model (Invalid regular expression" in other.run("element('status').textContent")
         assert other.run("element('write').disabled") and other.run("element('name').textContent") == "m"
-    finally:
-        other.close()
 
 
 def test_halves_of_characters_do_no_harm(browser, made):
@@ -372,14 +369,11 @@ def test_ctrl_and_enter_write(browser, made):
 def test_special_tokens_may_hold_markup_and_are_refused_in_a_prompt(browser, tmp_path):
     save_model(tmp_path / "m", special_tokens=("<|endoftext|>", "</script><b>"))
     write_html(tmp_path / "m", tmp_path / "m.html")
-    other = Browser(tmp_path / "profile")
-    try:
+    with Browser(tmp_path / "profile") as other:
         other.open(tmp_path / "m.html")
         other.run("element('prompt').value = 'a</script><b>', begin()")
         assert "the text holds </script><b>" in other.run("element('status').textContent") and other.errors == []
         assert other.run("document.querySelectorAll('b').length") == 0
-    finally:
-        other.close()
 
 
 def test_of_two_merges_of_one_rank_the_left_one_goes_first(browser, made):
