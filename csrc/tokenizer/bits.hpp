@@ -1,4 +1,4 @@
-// Words of bits.
+// What compilers name differently: words of bits, and memory that will be read.
 #pragma once
 
 #include <cstdint>
@@ -36,5 +36,18 @@ inline uint64_t low_bits(int size) { return (uint64_t{1} << size) - 1; }
 
 // The bits from the lowest one through `position`, position <= 63.
 inline uint64_t bits_through(int position) { return (uint64_t{2} << position) - 1; }
+
+// Begins to bring what is at `address`, which may be anywhere, into the cache.
+inline void prefetch(const void* address) {
+#if defined(_MSC_VER) && !defined(__clang__)
+#if defined(_M_X64)
+    _mm_prefetch(static_cast<const char*>(address), _MM_HINT_T0);
+#else
+    static_cast<void>(address);
+#endif
+#else
+    __builtin_prefetch(address);
+#endif
+}
 
 }  // namespace alilama

@@ -6,6 +6,8 @@
 #include <string_view>
 #include <utility>
 
+#include "bits.hpp"
+
 namespace alilama {
 namespace {
 
@@ -23,6 +25,7 @@ private:
     static constexpr TokenId kEdge = 0xFFFFFFFF;
     static constexpr TokenId kInside = 0xFFFFFFFE;
     static constexpr uint32_t kNone = 0xFFFFFFFF;
+    static constexpr size_t kAhead = 16;  // places that are fetched before they are merged, for they lie far apart
 
     struct Cell {
         TokenId id;
@@ -147,7 +150,10 @@ void MergeState::merge(uint32_t entry, TokenId id) {
     const std::vector<Position> positions = std::move(entries_[entry].positions);
     const size_t first_new_entry = entries_.size();
     int64_t merged = 0;
-    for (const Position p : positions) {
+    for (size_t i = 0; i < positions.size(); ++i) {
+        if (i + kAhead < positions.size()) prefetch(&cells_[positions[i + kAhead]]);
+        if (i + kAhead / 2 < positions.size()) prefetch(&counts_[cells_[positions[i + kAhead / 2]].piece]);
+        const Position p = positions[i];
         const Position q = p + left_size;
         if (cells_[p].id != left || q >= cells_.size() || cells_[q].id != right) continue;
         const Position last = q + right_size - 1;

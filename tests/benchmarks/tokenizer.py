@@ -99,12 +99,32 @@ def train_tokenizers(data: str, vocab_size: int, threads: int, out: str) -> floa
     return time.perf_counter() - start
 
 
+def train_alilama_gpt2(data: str, vocab_size: int, threads: int, out: str) -> float:
+    from alilama import Tokenizer
+
+    start = time.perf_counter()
+    Tokenizer.train(data, vocab_size, pattern="gpt2", num_threads=threads)
+    return time.perf_counter() - start
+
+
+def train_gigatoken(data: str, vocab_size: int, threads: int, out: str) -> float:
+    """It knows GPT-2's pattern alone, and its merges of equal count come in another order."""
+    from gigatoken.gigatoken_rs import train_bpe
+
+    start = time.perf_counter()
+    train_bpe(data, vocab_size - 1, [])
+    return time.perf_counter() - start
+
+
 TRAINERS = {
     "alilama": train_alilama,
+    "alilama-gpt2": train_alilama_gpt2,
+    "gigatoken": train_gigatoken,
     "rustbpe": train_rustbpe,
     "sentencepiece": train_sentencepiece,
     "tokenizers": train_tokenizers,
 }
+COMPARED_WITH = {"gigatoken": "alilama-gpt2"}  # the others with "alilama"
 
 
 def measure_training(peer: str, data: str, vocab_size: int, threads: int, out: Path) -> tuple[float, int]:
@@ -146,11 +166,9 @@ def compare_training(data: str, vocab_size: int, threads: int, runs: int, folder
             figures[peer].append(measure_training(peer, data, vocab_size, threads, folder / peer))
     speeds = {peer: num_bytes / 1e6 / statistics.median(seconds for seconds, _ in values) for peer, values in figures.items()}
     for peer, speed in speeds.items():
+        ours = speeds.get(COMPARED_WITH.get(peer), speeds["alilama"])
         peak = max(peak for _, peak in figures[peer])
-        print(
-            f"  {peer:16} {speed:8.1f} MB/s   ours is {speeds['alilama'] / speed:6.1f} times as fast   "
-            f"peak {peak / 1e6:7.0f} MB"
-        )
+        print(f"  {peer:16} {speed:8.1f} MB/s   ours is {ours / speed:6.1f} times as fast   peak {peak / 1e6:7.0f} MB")
 
 
 # ---- encoding and decoding: one process, one thread, the same chunks of text ----
