@@ -2,7 +2,7 @@
 
 # ---- data ----
 data_files = "data/raw"  # .txt, .jsonl, .json, .csv, .tsv, .parquet, also .gz, .zst, .xz; folders, patterns, hf://OWNER/NAME
-text_column = None  # what holds the text of a row, in all but .txt, where lines <|endoftext|> separate documents; None is text
+text_column = None  # of rows: of all but .txt, where lines <|endoftext|> separate documents; None is messages, prompt, text
 val_files = None  # what to validate on, as in data_files; None holds out a share of data_files
 val_fraction = 0.05  # share held out when val_files is None; more makes validation steadier and leaves less to learn from
 vocab_size = None  # tokens in the vocabulary: more makes text shorter, the model larger; None chooses by the size of the text
@@ -25,7 +25,7 @@ train_tokens = None  # train on this many tokens instead of epochs, e.g. 22e6
 batch_size = None  # windows of max_seq_len tokens in a step; more make fewer, steadier steps; None is 32
 micro_batch = None  # windows of a step computed at once; fewer take less memory and more time; None is as many as fit
 recompute = False  # compute each block's activations twice and keep none: takes much less memory, and a third more time
-learning_rate = 0.045  # for d_model 64 and 1,000 steps, and follows them; more is faster until it diverges; adamw wants 5e-3
+learning_rate = None  # for d_model 64 and 1,000 steps, and follows them; None is 0.045, with init_from 0.0045; adamw wants 5e-3
 warmup = 0.02  # share of the steps in which the learning rate rises, before it falls linearly to zero; more starts gentler
 weight_decay = 0.03  # pulls the embedding (adamw: all matrices) towards zero; more keeps from memorizing, and fits less
 beta1 = 0.8  # memory of the mean gradient in AdamW; more is smoother and reacts later
@@ -42,6 +42,6 @@ teacher = None  # folder of a larger model, with the same tokenizer, to learn fr
 log_interval = 20  # steps between rows in log.csv; more writes fewer rows
 eval_interval = None  # steps between evaluations, samples and checkpoints; None spends a twentieth of the time on them
 eval_tokens = 200_000  # validation tokens of an evaluation; more is steadier and slower; None reads all; fewer fit into minutes
-sample_prompt = "Once upon a time"  # how the sample story at each evaluation begins
+sample_prompt = None  # how the sample at each evaluation begins; None is how the first text held out begins, or its prompt
 log_to = None  # "tensorboard" or "wandb" (Weights & Biases): where the log goes besides log.csv
 models_dir = "models"  # where models go

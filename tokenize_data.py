@@ -1,5 +1,10 @@
 """Makes a tokenizer and token files from your text: python tokenize_data.py --data_files=my.txt --vocab_size=4096"""
 
+from alilama.common.errors import begin_script
+
+begin_script(__name__)
+
+import gc
 import os
 import shlex
 import sys
@@ -11,10 +16,13 @@ from tqdm import tqdm
 
 from alilama.common.config import DATA_SETTINGS, SHARED_SETTINGS, Config, load_config
 from alilama.common.errors import UserError, one_line_errors
+from alilama.common.locks import locked
 from alilama.common.progress import progress
-from alilama.data.hub import HubDataset, ending_at_once
+from alilama.data.formats import END_OF_TEXT
+from alilama.data.frames import FRAME_TOKENS
+from alilama.data.hub import ending_at_once
 from alilama.data.opening import check_text
-from alilama.data.text import Source, files_below, find_sources, share_of_marks
+from alilama.data.text import Source, files_below, find_sources, has_conversations, identity, share_of_marks
 from alilama.data.tokenizer import PATTERNS, Tokenizer
 from alilama.data.tokens import load_meta, write_token_files
 
@@ -37,7 +45,7 @@ def main(argv: list[str]):
 
 
 def make_token_files(config: Config):
-    """Learns the tokenizer and writes it and the token files, saying what comes of it."""
+    """Finds and checks the texts, then writes the tokenizer and the token files."""
     if config.data_files == "data/raw" and not files_below(Path("data/raw")):
         print(f"There is no text in data/raw yet, so this uses {DEMO_MEGABYTES} MB of the built-in demo stories.")
         print("Put your own text there, as .txt, .jsonl, .csv or .parquet, or pass --data_files=PATH, and run this again.")
@@ -45,13 +53,14 @@ def make_token_files(config: Config):
     sources, val_sources = find_sources(config.data_files, text_column=config.text_column), None
     if config.val_files is not None:
         val_sources = find_sources(config.val_files, "val_files", config.text_column)
-    if both := places(sources) & places(val_sources or []):
+    trained_on = {identity(source.path) for source in sources}
+    if both := [source.path for source in val_sources or [] if identity(source.path) in trained_on]:
         raise UserError(
-            f"{min(both, key=str)} is in data_files and in val_files: what is trained on cannot show what was learned; "
-            "move it out of data_files"
+            f"{both[0]} is in data_files and in val_files: what is trained on cannot show what was learned; move it out of "
+            "data_files"
         )
     folder = Path(config.tokens_dir)
-    if any(isinstance(place, Path) and place.parent == folder.resolve() for place in places(sources)):
+    if any(isinstance(source.path, Path) and source.path.resolve().parent == folder.resolve() for source in sources):
         raise UserError(
             f"tokens_dir = {config.tokens_dir!r} is where data_files are, so that the next run would learn from "
             "the token files; choose another folder"
@@ -62,13 +71,21 @@ def make_token_files(config: Config):
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         raise UserError(f"tokens_dir = {config.tokens_dir!r}: {nearest} is not a folder to write in; choose another one")
     check_texts(sources + (val_sources or []))
+    with locked(folder):
+        write_tokens(config, sources, val_sources)
+
+
+def write_tokens(config: Config, sources: list[Source], val_sources: list[Source] | None):
+    """Learns the tokenizer from checked texts and writes it and the token files, saying what comes of it."""
     num_bytes, num_val_bytes = (sum(source.size for source in part or []) for part in (sources, val_sources))
     warnings.formatwarning = lambda message, *_: f"Note: {message}\n"
     started = time.perf_counter()
 
+    has_prompts = any(map(has_conversations, sources + (val_sources or [])))
     if config.init_from is not None:
         tokenizer = Tokenizer.load(Path(config.init_from) / "tokenizer.json")
         print(f"Using the tokenizer of {config.init_from}")
+        tokenizer = tokenizer.with_frame() if has_prompts else tokenizer
     else:
         sample = sources[:SAMPLED_SOURCES] if config.pattern in CUTS_AT_MARKS else []
         marks = max((share_of_marks(source, config.pattern) for source in sample), default=0)
@@ -81,6 +98,7 @@ def make_token_files(config: Config):
             tokenizer = Tokenizer.train(
                 config.data_files,
                 config.vocab_size,
+                special_tokens=(END_OF_TEXT, *FRAME_TOKENS) if has_prompts else (END_OF_TEXT,),
                 pattern=config.pattern,
                 text_column=config.text_column,
                 on_bytes=bar.update,
@@ -107,10 +125,12 @@ def make_token_files(config: Config):
             f"  {split + '.npy':10} {meta.tokens[split]:>12,} tokens, "
             f"{meta.bytes[split] / meta.tokens[split]:.2f} bytes each, from {origin}"
         )
+    if has_prompts:
+        print("There are prompts with answers: the answers are learned, and the model will answer prompts.")
     if config.init_from is None and meta.bytes["train"] < LITTLE_TEXT:
         print(
-            f"That is little text: a model will learn its words and repeat it. {LITTLE_TEXT / 1e6:g} MB or more is better; "
-            "for English stories begin with what another model knows: --init_from=models/alilama_2M, here and for train.py."
+            f"That is little text: a model will learn its words and repeat it. {LITTLE_TEXT / 1e6:g} MB or more is better; for "
+            "English begin with what another model knows: --init_from=models/alilama_2M, here and for train.py."
         )
     options = [
         f" --{name}={shlex.quote(value)}"
@@ -122,11 +142,6 @@ def make_token_files(config: Config):
         f"The tokenizer ({tokenizer.vocab_size:,} tokens) and the token files are in {config.tokens_dir}. "
         f"Next: python train.py --minutes=5{''.join(options)}"
     )
-
-
-def places(sources: list[Source]) -> set[Path | HubDataset]:
-    """Returns where the sources are, so that the same file by two names is one."""
-    return {source.path.resolve() if isinstance(source.path, Path) else source.path for source in sources}
 
 
 def check_texts(sources: list[Source]):
@@ -165,5 +180,6 @@ def still_there(folder: Path) -> str:
 
 
 if __name__ == "__main__":
+    gc.set_threshold(100_000)  # rows are many objects without circles, which took a third of the time of reading them
     with ending_at_once(), one_line_errors():
         main(sys.argv[1:])

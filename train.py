@@ -1,6 +1,6 @@
 """Trains a model on the token files: python train.py --model_name=mine --epochs=2
 
-`main` is the whole run from top to bottom: data, model, optimizers, then the loop. Stopped at any moment, it goes on from
+`train` is the whole run from top to bottom: data, model, optimizers, then the loop. Stopped at any moment, it goes on from
 its last checkpoint when it is started again.
 """
 
@@ -9,7 +9,12 @@ import os
 import shlex
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
+
+from alilama.common.errors import begin_script
+
+begin_script(__name__)
 
 # Threads that wait sleep soon: while they spin, two of them are half as fast as one beside another program that is busy.
 os.environ.setdefault("GOMP_SPINCOUNT", "100")  # read when torch is imported
@@ -18,10 +23,11 @@ from tqdm import tqdm
 
 from alilama.common.config import DATA_SETTINGS, TYPES, Config, load_config
 from alilama.common.errors import UserError, one_line_errors
+from alilama.common.locks import locked
 from alilama.common.progress import progress
 from alilama.data.batches import TrainingWindows
 from alilama.data.tokenizer import Tokenizer
-from alilama.data.tokens import TokenFiles, load_token_files
+from alilama.data.tokens import TokenFiles, find_beginning, load_token_files
 from alilama.model import kernels
 from alilama.model.device import choose_device
 from alilama.model.folder import is_mpt, load_model, save_description, save_weights
@@ -35,7 +41,7 @@ from alilama.training.scoring import Score, evaluate
 from alilama.training.stopping import StopRequest
 from alilama.training.trainer import WARM_UP_STEPS, Trainer, choose_precision, estimate_bytes, join_processes
 from alilama.views.pictures import plot_log, save_figure
-from alilama.writing.streams import stream_text
+from alilama.writing.streams import shown_before, stream_text
 
 SECONDS_BETWEEN_PICTURES = 30
 MAX_SKIPPED_STEPS = 10
@@ -49,6 +55,12 @@ def main(argv: list[str]):
     config = load_config(Path(__file__).with_name("TRAINCONFIG.py"), argv, "Trains a model on the token files.", settings)
     device = choose_device()
     rank, world_size = join_processes(device)  # 0 of 1, unless torchrun started several
+    with locked(config.model_dir) if rank == 0 else nullcontext():
+        train(config, device, rank, world_size, started)
+
+
+def train(config: Config, device: str, rank: int, world_size: int, started: float):
+    """A whole run, in one of `world_size` processes; `started` is when the script did."""
     is_first = rank == 0  # the process that prints and writes
     torch.manual_seed(config.seed)
     import_logger(config.log_to)  # refused before anything is written where it is not installed
@@ -57,8 +69,9 @@ def main(argv: list[str]):
     tokenizer, tokens = load_tokens(config)
     precision = choose_precision(device, config.precision)
     config, reason = settle(config, tokens.meta, device, precision, world_size)
-    batches = TrainingWindows(tokens, config.max_seq_len, config.batch_size, config.seed)
+    batches = TrainingWindows(tokens, config.max_seq_len, config.batch_size, config.seed, tokenizer.frame)
     val_ids = tokens.val_ids(config.eval_tokens)
+    config.sample_prompt = find_beginning(tokenizer, val_ids) if config.sample_prompt is None else config.sample_prompt
 
     # Model and optimizers
     if config.init_from is None:
@@ -67,7 +80,9 @@ def main(argv: list[str]):
         model = start_from(config.init_from, tokenizer, config).to(device)
     optimizers = make_optimizers(model, config, precision)
     teacher = load_teacher(config, tokenizer, device)
-    trainer = Trainer(model, optimizers, config, precision, teacher, on_message=tqdm.write, rank=rank, world_size=world_size)
+    processes = {"rank": rank, "world_size": world_size}
+    may_ignore = tokenizer.frame is not None
+    trainer = Trainer(model, optimizers, config, precision, teacher, on_message=tqdm.write, may_ignore=may_ignore, **processes)
 
     # Where an earlier run stopped
     run = Run(config, tokens.meta, count_steps(config, batches))
@@ -76,11 +91,17 @@ def main(argv: list[str]):
         print(describe_run(run, trainer, batches, reason), flush=True)
         save_description(run.folder, model.config, tokenizer)
     trainer.prepare(torch.from_numpy(batches.batch(0)))
+    display = Display(run, model, batches) if is_first else None
+    if run.step == 0 and config.init_from is not None:
+        score = evaluate(model, tokenizer, val_ids, batches.context)  # training must not make it worse
+        if is_first:
+            run.best_loss = score.loss
+            save_weights(run.folder, model)
+            display.show_start(score)
     if is_first and run.step == 0:
         run.save(trainer.step)  # from now on the folder is this run's
 
     # The loop
-    display = Display(run, model, batches) if is_first else None
     pace = Pace(run, started, device, len(val_ids))
     stop = StopRequest(lambda: tqdm.write("Finishing this step and saving; once more ends at once."))
     while run.step < run.num_steps and not stop.is_made(run.step, config.log_interval, world_size):
@@ -105,7 +126,7 @@ def main(argv: list[str]):
         if not is_first:
             continue
         display.show(train_loss, learning_rate, score)
-        if is_evaluated:
+        if is_evaluated:  # what is saved comes before what is only looked at
             is_best = score.loss < run.best_loss
             if is_best:
                 run.best_loss = score.loss
@@ -138,7 +159,7 @@ def load_tokens(config: Config) -> tuple[Tokenizer, TokenFiles]:
     if not (folder / "tokenizer.json").exists():
         raise UserError(f"there are no token files in {folder}: run python tokenize_data.py first")
     tokenizer = Tokenizer.load(folder / "tokenizer.json")
-    if any(token in config.sample_prompt for token in tokenizer.special_tokens):
+    if tokenizer.frame is None and any(token in (config.sample_prompt or "") for token in tokenizer.special_tokens):
         raise UserError(f"sample_prompt = {config.sample_prompt!r} holds a special token; leave it out")
     return tokenizer, load_token_files(folder, tokenizer)
 
@@ -201,14 +222,19 @@ def describe_steps(run: Run, batches: TrainingWindows) -> str:
 def save_card(run: Run, trainer: Trainer, story: str):
     """Writes the README.md of the model; a place where that cannot be is no reason to end the training."""
     try:
-        write_card(run, trainer.model, describe_hardware(trainer), story)
+        write_card(run, trainer.model, describe_hardware(trainer), story, has_frame=trainer.step.may_ignore)
     except (OSError, UserError) as error:
         tqdm.write(f"README.md was not written: {error}")
 
 
 def describe_end(run: Run) -> str:
     """Says where the model is and what to do with it."""
-    return (
+    rows = [row for row in read_log(run.folder / "log.csv") if "val_loss" in row]
+    worse = (
+        f"Nothing was learned that helps with text that is held out: the weights of {run.config.init_from} are kept. It may "
+        "know this kind of text already; or try a smaller learning_rate.\n"
+    ) * (bool(rows) and min(rows, key=lambda row: row["val_loss"])["step"] == 0)
+    return worse + (
         f"The model is saved in {run.folder}, its curves in {run.folder / 'loss.png'}. To go on:\n"
         f"  python -m alilama.generate {shlex.quote(str(run.folder))} --prompt={shlex.quote(run.config.sample_prompt)}\n"
         "  pip install jupyterlab && jupyter lab inference.ipynb\n"
@@ -223,7 +249,7 @@ class Display:
     def __init__(self, run: Run, model: Model, batches: TrainingWindows):
         self.run, self.model, self.batches = run, model, batches
         self.step_tokens = batches.batch_size * batches.context
-        self.log = Log(run.folder, run.config, run.step)
+        self.log = Log(run.folder, run.config, run.step, tqdm.write)
         self.bar = progress(run.num_steps, desc="training", initial=run.step, unit="step")
         self.first_step, self.is_estimated = run.step, False
         self.val_loss, self.drawn_at = "", time.perf_counter()
@@ -237,6 +263,12 @@ class Display:
 
     def start_timing(self):
         self.timed_step, self.timed_at = self.run.step, time.perf_counter()
+
+    def show_start(self, score: Score):
+        """Shows how well the model does that the run begins from."""
+        scores = {"val_loss": round(score.loss, 5), "val_bits_per_byte": round(score.bits_per_byte, 5)}
+        self.log.write({"step": 0, "tokens": 0, "epoch": 0, "tokens_per_s": 0, **scores})
+        self.bar.write(f"before training: validation loss {score.loss:.3f}, {score.bits_per_byte:.3f} bits per byte")
 
     def show(self, train_loss: float | None, learning_rate: float, score: Score | None):
         """Writes a row of the log and shows it on the bar; draws the log where it is time."""
@@ -264,15 +296,24 @@ class Display:
             {"val": self.val_loss} if self.val_loss else {}
         )
         self.bar.set_postfix(**losses, tok_s=f"{tokens_per_s:,.0f}")
-        if score is not None or time.perf_counter() - self.drawn_at > SECONDS_BETWEEN_PICTURES:
+        if score is None and time.perf_counter() - self.drawn_at > SECONDS_BETWEEN_PICTURES:
+            self.draw()
+
+    def draw(self):
+        """Draws the log, and advises where it shows memorizing; what goes wrong is no reason to end the training."""
+        try:
             save_figure(plot_log(self.log.path), self.run.folder / "loss.png")
-            self.drawn_at = time.perf_counter()
+            rows = read_log(self.log.path)
+        except (OSError, UserError) as error:
+            self.bar.write(f"loss.png was not drawn: {error}")
+        else:
+            if is_memorizing(rows) and not is_memorizing(rows[:-1]):
+                self.bar.write(memorizing_advice(rows, self.run, self.model.num_parameters()))
+        self.drawn_at = time.perf_counter()
 
     def show_evaluation(self, score: Score):
         self.bar.write(f"\nstep {self.run.step:,}: validation loss {score.loss:.3f}, {score.bits_per_byte:.3f} bits per byte")
-        rows = read_log(self.log.path)
-        if is_memorizing(rows) and not is_memorizing(rows[:-1]):
-            self.bar.write(memorizing_advice(rows, self.run, self.model.num_parameters()))
+        self.draw()
 
     def close(self):
         self.bar.close()
@@ -310,7 +351,7 @@ def write_story(model: Model, tokenizer: Tokenizer, config: Config) -> str:
     sampling = {"max_new_tokens": STORY_TOKENS, "temperature": STORY_TEMPERATURE, "seed": config.seed}
     text = "".join(stream_text(model, tokenizer, config.sample_prompt, **sampling))
     model.train(was_training)
-    return config.sample_prompt + text
+    return shown_before(tokenizer, config.sample_prompt) + text
 
 
 if __name__ == "__main__":

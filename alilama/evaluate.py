@@ -1,5 +1,9 @@
 """How well a model predicts a text: python -m alilama.evaluate models/stories --data valid.txt --context 128,256,512"""
 
+from alilama.common.errors import begin_script
+
+begin_script(__name__)
+
 import argparse
 import sys
 from pathlib import Path
@@ -13,7 +17,7 @@ from alilama.data.tokenizer import Tokenizer
 from alilama.model.device import choose_device
 from alilama.model.folder import PRETRAINED, find_pretrained, load_model
 from alilama.training.card import add_evaluation
-from alilama.training.scoring import count_bytes, encode_files, evaluate
+from alilama.training.scoring import count_bytes, encode_files, evaluate, learned_of
 from alilama.views.pictures import plot_evaluation, save_figure
 from alilama.views.yardsticks import NGRAM_LENGTH, gzip_bits_per_byte, ngram_bits_per_byte, xz_bits_per_byte
 
@@ -30,7 +34,7 @@ def main(argv: list[str]):
     picture = arguments.plot or (Path() if is_committed else folder) / "evaluation.png"
     if not picture.parent.is_dir() or picture.is_dir():
         raise UserError(f"--plot {picture}: expected the name of a file in a folder that exists")
-    ids = encode_files(tokenizer, arguments.data, arguments.tokens, "--data")
+    ids = encode_files(tokenizer, arguments.data, arguments.tokens, "--data", arguments.text_column)
 
     said = []  # for the model's card
 
@@ -39,13 +43,13 @@ def main(argv: list[str]):
         said.append(line)
 
     which = f"the first {len(ids):,} tokens: " if len(ids) == arguments.tokens else ""
-    num_bytes = count_bytes(tokenizer, ids[1:])
-    say(f"{which}{len(ids) - 1:,} tokens to predict, {num_bytes:,} bytes of text; loss in nats per token")
+    learned = ids[1:][learned_of(tokenizer, ids)[1:]]  # of prompts with answers only these
+    say(f"{which}{len(learned):,} tokens to predict, {count_bytes(tokenizer, learned):,} bytes of text; loss in nats per token")
     say(f"{'non-overlapping windows':>44}{'windows sliding by ' + str(stride or 'an eighth'):>36}")
     say(f"{'context':>8}" + 2 * f"{'loss':>10}{'perplexity':>12}{'bits per byte':>14}")
     scores = []  # of each context, not overlapping and sliding
     for context in contexts:
-        with progress(2 * (len(ids) - 1), desc=f"context {context}", unit="tok", leave=False, unit_scale=True) as bar:
+        with progress(2 * len(learned), desc=f"context {context}", unit="tok", leave=False, unit_scale=True) as bar:
             scores.append(
                 [
                     evaluate(model, tokenizer, ids, context, bar.update, stride=by)
@@ -56,7 +60,7 @@ def main(argv: list[str]):
         note = "  trained at this length" * (context == trained) + "  the whole text" * (context >= len(ids) - 1)
         say(f"{context:>8}{numbers}{note}")
     best, context = min((sliding.bits_per_byte, context) for context, (_, sliding) in zip(contexts, scores, strict=True))
-    say(f"{describe_yardsticks(tokenizer, ids)}; this model {best:.3f} (sliding, context {context})")
+    say(f"{describe_yardsticks(tokenizer, np.append(ids[:1], learned))}; this model {best:.3f} (sliding, context {context})")
 
     try:
         save_figure(plot_evaluation(folder.name, contexts, scores, trained), picture)
@@ -71,6 +75,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser = ArgumentParser(prog="python -m alilama.evaluate", description="How well a model predicts a text.")
     parser.add_argument("model", nargs="?", default=find_pretrained(), help=f"folder of the model [{PRETRAINED}]")
     parser.add_argument("--data", nargs="+", required=True, metavar="FILE", help="text files, folders or patterns")
+    parser.add_argument("--text_column", metavar="NAME", help="what holds the text in files of rows [as in TRAINCONFIG.py]")
     parser.add_argument("--tokens", type=int, metavar="N", help="read only the first N tokens [all]")
     parser.add_argument("--context", help="window lengths in tokens, such as 128,512 [the length it was trained at]")
     parser.add_argument(

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from alilama.data import tokens
+from alilama.data.checksums import CHECKSUM, checksum_of
 from alilama.data.tokens import TokenFiles, TokenMeta
 from alilama.model.model import Model, ModelConfig
 
@@ -44,9 +45,19 @@ def tiny_model(vocab_size: int, *, seed: int = 0, **shape) -> Model:
 def token_files(ids: np.ndarray, eot_id: int = 0) -> TokenFiles:
     """Token files of training ids in memory: documents begin at `eot_id`, and at the start."""
     documents = np.union1d([0], np.flatnonzero(ids == eot_id)).astype(np.int64)
-    meta = TokenMeta(1 << 16, "", {"train": len(documents)}, {"train": len(ids)}, {"train": len(ids)}, {"train": []})
+    counts = [{"train": len(documents)}, *[{"train": len(ids)}] * 2, {}]
+    meta = TokenMeta(1 << 16, "", *counts, {"train": []})
     blocks = np.append(np.searchsorted(documents, np.arange(0, len(ids), tokens.BLOCK_TOKENS)), len(documents))
-    return TokenFiles(meta, ids, ids[:0], documents, blocks)
+    return with_checksums(TokenFiles(meta, ids, ids[:0], documents, blocks, None, None))
+
+
+def with_checksums(files: TokenFiles) -> TokenFiles:
+    """Gives the training ids and documents of token files, whatever they are, the right checksums."""
+    size = tokens.BLOCK_TOKENS
+    blocks = [files.train[begin : begin + size] for begin in range(0, len(files.train), size)]
+    checksums = [checksum_of(ids, files.documents_of(block)) for block, ids in enumerate(blocks)]
+    files.train_checksums = np.array(checksums, CHECKSUM)
+    return files
 
 
 def files_of(folder) -> dict[str, bytes]:

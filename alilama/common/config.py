@@ -23,6 +23,7 @@ CHOICES = {  # what a setting may be; a model folder is held to it too, for sett
 # What stands for None where no `minutes` are given, in which training/budget.py chooses; the shape is that of init_from.
 USUAL_SHAPE = {"d_model": 64, "blocks": 4, "max_seq_len": 128}
 USUAL = {"dropout": 0.0, "epochs": 2.5, "batch_size": 32, "compile_model": True}
+USUAL_LEARNING_RATE, TRAINED_LEARNING_RATE = 0.045, 0.0045  # from nothing, and from a model
 USUAL_HEADS, WIDEST_HEAD = 8, 64
 
 
@@ -52,7 +53,7 @@ class Config:
     batch_size: int | None
     micro_batch: int | None
     recompute: bool
-    learning_rate: float
+    learning_rate: float | None
     warmup: float
     weight_decay: float
     beta1: float
@@ -68,7 +69,7 @@ class Config:
     log_interval: int
     eval_interval: int | None
     eval_tokens: int | None
-    sample_prompt: str
+    sample_prompt: str | None
     log_to: str | None
     models_dir: str
 
@@ -76,6 +77,7 @@ class Config:
         """Derives what is None and raises UserError for what cannot be."""
         if self.epochs is not None and self.train_tokens is not None:
             raise UserError(f"epochs = {self.epochs} and train_tokens = {self.train_tokens}: expected one of them to be None")
+        self._take({"learning_rate": USUAL_LEARNING_RATE if self.init_from is None else TRAINED_LEARNING_RATE})
         if self.minutes is None:
             self._take(USUAL_SHAPE if self.init_from is None else {})
             self._take({name: value for name, value in USUAL.items() if name != "epochs" or self.train_tokens is None})

@@ -4,6 +4,7 @@ import argparse
 import io
 import os
 import re
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,9 +28,20 @@ class ArgumentParser(argparse.ArgumentParser):
         raise UserError(f"{message}; --help lists what there is")
 
 
+def begin_script(name: str):
+    """Lets Ctrl-C end the script called `name`, if it is the one that runs, without a word, until `one_line_errors` begins.
+
+    To be called before other imports, which take seconds.
+    """
+    if name == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextmanager
 def one_line_errors() -> Iterator[None]:
     """Ends the script with one line for a user's mistake, a file that cannot be used, memory that runs out, and Ctrl-C."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if sys.stderr is None:  # it was closed, and progress bars write there
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115, open as long as the process
     for stream in (sys.stdout, sys.stderr):

@@ -18,9 +18,10 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """
     if path.exists() and not path.is_file():
         raise UserError(f"{path} is not an ordinary file, and a file is to be written there; choose another place")
-    part = Path(f"{path}.part")
+    part = Path(f"{path}.{os.getpid()}.part")  # another process may be writing the same file
+    part.unlink(missing_ok=True)
     try:
-        with open(part, "wb") as file:
+        with open(part, "xb") as file:  # which follows no link
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -5,7 +5,8 @@ from typing import NamedTuple
 import numpy as np
 
 from alilama.common.errors import UserError
-from alilama.data.tokens import BLOCK_TOKENS, REMEDY, TokenFiles, check_ids
+from alilama.data.frames import Frame
+from alilama.data.tokens import BLOCK_TOKENS, REMEDY, TokenFiles
 
 SECTION_BLOCKS = 32  # whose documents and windows are shuffled together: what has to be in memory at a time
 
@@ -31,8 +32,8 @@ class TrainingWindows:
     reaches over the end of a block is cut there.
     """
 
-    def __init__(self, tokens: TokenFiles, context: int, batch_size: int, seed: int):
-        self.tokens, self.ids = tokens, tokens.train
+    def __init__(self, tokens: TokenFiles, context: int, batch_size: int, seed: int, frame: Frame | None = None):
+        self.tokens, self.ids, self.frame = tokens, tokens.train, frame
         if len(self.ids) < context + 1:
             raise UserError(
                 f"train.npy has {len(self.ids)} tokens, fewer than one window of max_seq_len + 1 = {context + 1}; give "
@@ -43,11 +44,13 @@ class TrainingWindows:
         self._epoch = -1
 
     def batch(self, step: int) -> np.ndarray:
-        """Returns the windows of one step, (B, T + 1) int64: inputs are [:, :-1], targets [:, 1:]."""
+        """Returns the windows of one step, (B, T + 1) int64: inputs are [:, :-1], targets [:, 1:].
+
+        With a `frame` in the vocabulary, a token that is not learned stands there as ~id, which is negative.
+        """
         epochs, places = np.divmod(np.arange(step * self.batch_size, (step + 1) * self.batch_size), self.windows_per_epoch)
         windows = np.concatenate([self._windows(epoch, places[epochs == epoch]) for epoch in np.unique(epochs)])
-        check_ids(windows, self.tokens.meta.vocab_size, "train.npy")
-        return windows.astype(np.int64)
+        return windows
 
     def _windows(self, epoch: int, places: np.ndarray) -> np.ndarray:
         """Returns windows of an epoch, (n, T + 1), by their places in its order, (n,)."""
@@ -63,7 +66,23 @@ class TrainingWindows:
             chosen = of_position == section
             ends, moves, _ = self._section(section)
             positions[chosen] += moves[np.searchsorted(ends, positions[chosen], side="right")]
-        return self.ids[positions]
+        windows = self.ids[positions]
+        windows = windows.astype(np.int64)
+        return windows if self.frame is None else np.where(self._are_learned(windows, positions), windows, ~windows)
+
+    def _are_learned(self, windows: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        """Tells which ids of windows are learned by what is before them in the token file; all three are (n, T + 1)."""
+        is_learned = np.empty(windows.shape, bool)
+        goes_on = np.diff(positions, axis=1) == 1  # or another document follows, or the rest of one that a block cut
+        is_rest = np.zeros(windows.shape, bool)
+        is_rest[:, 0] = True
+        is_rest[:, 1:] = ~goes_on & (windows[:, 1:] != self.frame.eot_id)
+        for row, start in zip(*np.nonzero(is_rest), strict=True):
+            position = int(positions[row, start])
+            self.tokens.check("train", max(0, position - 1) // BLOCK_TOKENS)  # where it goes on from
+            before = self.frame.begun_before(self.ids, position)
+            is_learned[row, start:] = self.frame.is_learned(windows[row, start:], before)
+        return is_learned
 
     def _begin_epoch(self, epoch: int):
         rng = np.random.default_rng((self.seed, epoch))
@@ -97,7 +116,8 @@ class TrainingWindows:
     def _documents_of(self, block: int) -> np.ndarray:
         """Returns where a block and the documents in it begin, and where the block ends."""
         start, end = block * BLOCK_TOKENS, min((block + 1) * BLOCK_TOKENS, len(self.ids))
-        documents = self.tokens.documents[slice(*self.tokens.blocks[block : block + 2])]
+        self.tokens.check("train", block)
+        documents = self.tokens.documents_of(block)
         bounds = np.concatenate([[start], documents[documents != start], [end]])
         if (np.diff(bounds) <= 0).any():
             raise UserError(f"train_documents.npy or train_blocks.npy is damaged; {REMEDY}")

@@ -35,6 +35,9 @@ BEGINNINGS = {  # of files that are no text: what they are, what to do; the long
     b"Rar!\x1a\x07": ("a RAR archive", "unpack it"),
     b"7z\xbc\xaf\x27\x1c": ("a 7z archive", "unpack it"),
     b"BZh91AY&SY": ("a bzip2 file", "unpack it"),
+    b"\x93NUMPY": ("a NumPy array, as token files are", "take the text it was made from"),
+    b"GGUF": ("a GGUF model", "take the text it was trained on"),
+    b"\x7fELF": ("a program", "take its source"),
     b"%PDF-": ("a PDF", "convert it to text (pdftotext)"),
     b"\xd0\xcf\x11\xe0": ("a Word or Excel file", "save it as plain text"),
 }

@@ -1,17 +1,22 @@
-"""Files whose rows are documents, .jsonl, .json, .csv, .tsv and .parquet: one row at a time, through bounded memory."""
+"""Files whose rows are documents, .jsonl, .json, .csv, .tsv and .parquet: one row at a time, through bounded memory.
+
+A document is what a row holds in the column that is asked for. Where none is, it is the conversation in `messages`, or that of
+`prompt` and `completion`, or else the `text`.
+"""
 
 import codecs
 import csv
 import io
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from alilama.common.errors import UserError, first_line
+from alilama.data.frames import Conversation, Message, to_conversation
 from alilama.data.hub import HubDataset
 from alilama.data.opening import READ_BYTES, format_of, need
 
@@ -21,9 +26,13 @@ if TYPE_CHECKING:
 MAX_ROW_BYTES = 64 << 20
 MAX_BATCH_ROWS = 1000
 SHOWN_COLUMNS = 20
+MESSAGES, PROMPT_AND_COMPLETION, TEXT = ("messages",), ("prompt", "completion"), ("text",)
 TEXT_TYPES = ("string", "large_string", "string_view", "null")  # pyarrow's
 LONGEST_WORD = len("-Infinity")  # of JSON: what ends nearer to the end of a buffer may go on
 BETWEEN_VALUES = re.compile(r"[\s,]*")
+
+Row = Mapping[str, object]
+Document = bytes | Conversation
 
 
 def has_rows(path: Path) -> bool:
@@ -31,45 +40,82 @@ def has_rows(path: Path) -> bool:
     return format_of(path) in READERS
 
 
-def read_file(path: Path, file: BinaryIO, column: str) -> Iterator[bytes]:
-    """Yields the text of each row of an opened file that is not empty there.
+def read_file(path: Path, file: BinaryIO, column: str | None) -> Iterator[Document]:
+    """Yields the document of each row of an opened file, but for those in which there is nothing to learn.
 
-    Raises UserError, with the file and the line, for a row that is broken or has no text in that column.
+    Raises UserError, with the file and the line, for a row that is broken or has no text there.
     """
-    return texts_of(READERS[format_of(path)](path, file, column), column, f"{path}, line")
+    return documents_of(READERS[format_of(path)](path, file, column), column, f"{path}, line")
 
 
-def read_hub(dataset: HubDataset, column: str) -> Iterator[bytes]:
-    """Yields the text of each row of a dataset that is not empty there. Raises UserError as `read_file` does."""
+def read_hub(dataset: HubDataset, column: str | None) -> Iterator[Document]:
+    """Yields the document of each row of a dataset, but for those in which there is nothing to learn; as `read_file`."""
 
-    def values() -> Iterator[object]:
+    def rows() -> Iterator[Row]:
         for batch in dataset.batches():
-            if column not in batch:
-                raise no_column(column, list(batch), str(dataset))
-            yield from batch[column]
+            columns = choose_columns(batch, column, str(dataset))
+            for values in zip(*(batch[name] for name in columns), strict=True):
+                yield dict(zip(columns, values, strict=True))
 
-    return texts_of(enumerate(values(), 1), column, f"{dataset}, row")
+    return documents_of(enumerate(rows(), 1), column, f"{dataset}, row")
 
 
-def texts_of(values: Iterable[tuple[int, object]], column: str, place: str) -> Iterator[bytes]:
-    """Yields numbered values, str or UTF-8, as UTF-8, but for None and those without a character."""
-    for number, value in values:
-        if isinstance(value, str):
+def documents_of(rows: Iterable[tuple[int, Row]], column: str | None, place: str) -> Iterator[Document]:
+    """Yields the documents of numbered rows, but for those in which there is nothing to learn."""
+    names, columns = None, ()
+    for number, row in rows:
+        if row.keys() != names:  # as a rule those of all rows, and to choose takes a fifth of the time of a row
+            names, columns = row.keys(), choose_columns(row, column, f"{place} {number}")
+        if columns == MESSAGES and (column is None or not isinstance(row[column], str)):  # asked for, it may be text
+            messages = row[MESSAGES[0]]
+            if messages is not None and not isinstance(messages, list):
+                kind = type(messages).__name__
+                raise UserError(f"{place} {number}: messages is not a list but {kind}; mend the row, or set text_column")
             try:
-                value = value.encode("utf-8", "surrogateescape")  # bytes that were not UTF-8 become what they were
-            except UnicodeEncodeError as error:
-                raise UserError(f"{place} {number}: {column} is not Unicode ({error.reason}); mend the row") from None
-        elif value is not None and not isinstance(value, bytes):
-            kind = type(value).__name__
-            raise UserError(f"{place} {number}: {column} is not text but {kind}; mend the row, or set another text_column")
-        if value:
-            yield value
+                conversation = to_conversation(messages or [])
+            except UserError as error:
+                raise UserError(f"{place} {number}: {error}; mend the row") from None
+        else:
+            texts = [to_text(row[name], name, f"{place} {number}") for name in columns]
+            if columns != PROMPT_AND_COMPLETION:
+                if texts[0]:
+                    yield texts[0]
+                continue
+            conversation = [Message("user", texts[0]), Message("assistant", texts[1])]
+        if any(content for role, content in conversation if role == "assistant"):
+            yield conversation
 
 
-# ---- the kinds of files: each yields the line that a row begins in and what it holds in a column ----
+def to_text(value: object, column: str, place: str) -> bytes:
+    """Returns a value, str, UTF-8 or None, as UTF-8."""
+    if isinstance(value, str):
+        try:
+            return value.encode("utf-8", "surrogateescape")  # bytes that were not UTF-8 become what they were
+        except UnicodeEncodeError as error:
+            raise UserError(f"{place}: {column} is not Unicode ({error.reason}); mend the row") from None
+    if value is not None and not isinstance(value, bytes):
+        raise UserError(f"{place}: {column} is not text but {type(value).__name__}; mend the row, or set another text_column")
+    return value or b""
 
 
-def read_jsonl(path: Path, file: BinaryIO, column: str) -> Iterator[tuple[int, object]]:
+def choose_columns(names: Collection[str], column: str | None, place: str) -> tuple[str, ...]:
+    """Returns which of the columns that are there a document is made of. Raises UserError where they are missing."""
+    for columns in [(column,)] if column is not None else [MESSAGES, PROMPT_AND_COMPLETION, TEXT]:
+        if all(name in names for name in columns):
+            return columns
+    if column is None and (halves := set(PROMPT_AND_COMPLETION) & set(names)):
+        missing = next(name for name in PROMPT_AND_COMPLETION if name not in halves)
+        raise UserError(f"{place}: there is no column {missing!r} beside {halves.pop()!r}; add it, or set text_column")
+    shown = ", ".join([*names][:SHOWN_COLUMNS]) + ", ..." * (len(names) > SHOWN_COLUMNS)
+    raise UserError(
+        f"{place}: there is no column {column or TEXT[0]!r}, only {shown or 'none'}; set text_column to the right one"
+    )
+
+
+# ---- the kinds of files: each yields the line that a row begins in, and the row, or the columns of it that count ----
+
+
+def read_jsonl(path: Path, file: BinaryIO, column: str | None) -> Iterator[tuple[int, Row]]:
     loads = need("orjson", ".jsonl files").loads  # three times as fast as json
     for number, line in enumerate(iter(partial(file.readline, MAX_ROW_BYTES), b""), 1):
         if number == 1:
@@ -83,17 +129,21 @@ def read_jsonl(path: Path, file: BinaryIO, column: str) -> Iterator[tuple[int, o
                 raise too_long(path, number) from None
             problem = f"{error.msg} at its character {error.colno}"
             raise UserError(f"{path}, line {number} is not JSON ({problem}); mend or delete it") from None
-        yield number, pick(row, column, path, number)
+        yield number, checked(row, path, number)
 
 
-def read_json(path: Path, file: BinaryIO, column: str) -> Iterator[tuple[int, object]]:
+def read_json(path: Path, file: BinaryIO, column: str | None) -> Iterator[tuple[int, Row]]:
     with decoded(file) as text:
         for line, value in json_values(path, text):
-            picked = pick(value, column, path, line)
-            if isinstance(picked, list):  # the whole column
-                yield from ((line, text) for text in picked)
+            row = checked(value, path, line)
+            columns = choose_columns(row, column, f"{path}, line {line}")
+            values = [row[name] for name in columns]
+            if columns != MESSAGES and all(isinstance(value, list) for value in values):  # the whole columns
+                if len({*map(len, values)}) > 1:
+                    raise UserError(f"{path}, line {line}: the columns {', '.join(columns)} are not of one length; mend it")
+                yield from ((line, dict(zip(columns, row, strict=True))) for row in zip(*values, strict=True))
             else:
-                yield line, picked
+                yield line, row
 
 
 def json_values(path: Path, file: io.TextIOWrapper) -> Iterator[tuple[int, object]]:
@@ -131,15 +181,14 @@ def json_values(path: Path, file: io.TextIOWrapper) -> Iterator[tuple[int, objec
         text, at, wanted = text[at:] + more, 0, 2 * wanted
 
 
-def read_csv(path: Path, file: BinaryIO, column: str, delimiter: str = ",") -> Iterator[tuple[int, object]]:
+def read_csv(path: Path, file: BinaryIO, column: str | None, delimiter: str = ",") -> Iterator[tuple[int, Row]]:
     limit, line = csv.field_size_limit(MAX_ROW_BYTES), 1  # the limit is that of the whole process
     with decoded(file) as text:
         rows = csv.reader(text, delimiter=delimiter, strict=True)
         try:
             header = next(rows, [])
-            if column not in header:
-                raise no_column(column, header, f"{path}, line 1")
-            place, line = header.index(column), rows.line_num + 1
+            columns = {name: header.index(name) for name in choose_columns(header, column, f"{path}, line 1")}
+            line = rows.line_num + 1
             for row in rows:
                 if row and len(row) != len(header):
                     raise UserError(
@@ -147,7 +196,7 @@ def read_csv(path: Path, file: BinaryIO, column: str, delimiter: str = ",") -> I
                         'a line end in it stands in "quotes"'
                     )
                 if row:
-                    yield line, row[place]
+                    yield line, {name: row[place] for name, place in columns.items()}
                 line = rows.line_num + 1
         except csv.Error as error:
             raise UserError(f"{path}, line {line}: {error}; a quote within quoted text stands there twice") from None
@@ -163,46 +212,43 @@ def decoded(file: BinaryIO) -> Iterator[io.TextIOWrapper]:
     text.detach()  # it would close the file, which still tells how far it was read
 
 
-def read_parquet(path: Path, file: BinaryIO, column: str) -> Iterator[tuple[int, object]]:
+def read_parquet(path: Path, file: BinaryIO, column: str | None) -> Iterator[tuple[int, Row]]:
     parquet = need("pyarrow.parquet", ".parquet files")
     try:
         table = parquet.ParquetFile(file, buffer_size=READ_BYTES, pre_buffer=False)
-        if column not in (columns := table.schema_arrow.names):
-            raise no_column(column, columns, str(path))
+        columns = choose_columns(table.schema_arrow.names, column, str(path))
         num_rows, groups = table.metadata.num_rows, map(table.metadata.row_group, range(table.num_row_groups))
         batch_rows = READ_BYTES * num_rows // max(sum(group.total_byte_size for group in groups), 1)
         batch_rows = min(max(batch_rows, 1), MAX_BATCH_ROWS)
-        for batch in table.iter_batches(batch_rows, columns=[column], use_threads=False):
-            yield from enumerate(read_column(batch.column(0), column, path))
+        number = 1
+        for batch in table.iter_batches(batch_rows, columns=[*columns], use_threads=False):
+            values = [read_column(batch.column(name), name, path) for name in columns]
+            yield from enumerate((dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True)), number)
+            number += len(batch)
     except UserError:
         raise
     except (ValueError, OSError) as error:  # pyarrow's are both
         raise UserError(f"{path} is damaged, or no parquet file ({first_line(error)}); fetch it again") from None
 
 
-def read_column(texts: "pyarrow.Array", column: str, path: Path) -> list[bytes | None]:
-    """Returns texts as UTF-8, None where one is null. Raises UserError for a column of another type."""
+def read_column(values: "pyarrow.Array", column: str, path: Path) -> list[object]:
+    """Returns texts as UTF-8, None where one is null, or messages. Raises UserError for a column of another type."""
     import pyarrow
 
-    if pyarrow.types.is_dictionary(texts.type):
-        texts = texts.cast(texts.type.value_type)
-    if str(texts.type) not in TEXT_TYPES:
-        raise UserError(f"{path}: column {column!r} is not text but {texts.type}; set another text_column")
-    return texts.cast(pyarrow.large_binary()).to_pylist()
+    if (column,) == MESSAGES:
+        return values.to_pylist()
+    if pyarrow.types.is_dictionary(values.type):
+        values = values.cast(values.type.value_type)
+    if str(values.type) not in TEXT_TYPES:
+        raise UserError(f"{path}: column {column!r} is not text but {values.type}; set another text_column")
+    return values.cast(pyarrow.large_binary()).to_pylist()
 
 
-def pick(row: object, column: str, path: Path, line: int) -> object:
-    """Returns what a row of JSON holds under a name. Raises UserError where it does not."""
+def checked(row: object, path: Path, line: int) -> Row:
+    """Returns a value of JSON. Raises UserError where it is no row."""
     if not isinstance(row, dict):
-        raise UserError(f'{path}, line {line} is not a row such as {{"{column}": "..."}} but {type(row).__name__}; mend it')
-    if column not in row:
-        raise no_column(column, list(row), f"{path}, line {line}")
-    return row[column]
-
-
-def no_column(column: str, columns: list[str], place: str) -> UserError:
-    shown = ", ".join(columns[:SHOWN_COLUMNS]) + ", ..." * (len(columns) > SHOWN_COLUMNS)
-    return UserError(f"{place}: there is no column {column!r}, only {shown or 'none'}; set text_column to the right one")
+        raise UserError(f'{path}, line {line} is not a row such as {{"text": "..."}} but {type(row).__name__}; mend it')
+    return row
 
 
 def too_long(path: Path, line: int) -> UserError:
@@ -210,7 +256,7 @@ def too_long(path: Path, line: int) -> UserError:
     return UserError(f"{path}, line {line}: this row is longer than {MAX_ROW_BYTES >> 20} MB; {remedy}")
 
 
-READERS: dict[str, Callable[[Path, BinaryIO, str], Iterator[tuple[int, object]]]] = {
+READERS: dict[str, Callable[[Path, BinaryIO, str | None], Iterator[tuple[int, Row]]]] = {
     ".jsonl": read_jsonl,
     ".ndjson": read_jsonl,
     ".json": read_json,

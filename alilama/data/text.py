@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -14,26 +15,29 @@ import regex
 
 from alilama import _bpe
 from alilama.common.errors import UserError
+from alilama.data.frames import Conversation
 from alilama.data.hub import PREFIX, HubDataset
 from alilama.data.opening import SAMPLE_BYTES, format_of, is_compressed, opened
-from alilama.data.rows import has_rows, read_file, read_hub
+from alilama.data.rows import Document, has_rows, read_file, read_hub
 
 BLOCK_BYTES = 1 << 20
 MAX_UNCUT_BYTES = 64 << 20  # longer text without a place to cut is cut all the same, so that memory is bounded
 SHRINKS = 4  # how much smaller compressed text is than text, about
+MESSAGE_BYTES = 64  # what a message takes beside its text, so that those without any do not fill the memory
 SEPARATOR = b"\n<|endoftext|>\n"
 
 
 class Source(NamedTuple):
     """The text of a file or dataset from byte `start` to byte `stop`, as a rule all of it.
 
-    `stop` is None where only reading shows how long the text is: that of rows, which is in `column`, and of compressed files.
+    `stop` is None where only reading shows how long the text is: that of compressed files and of rows, whose documents are in
+    `column` (see rows.py).
     """
 
     path: Path | HubDataset
     start: int
     stop: int | None
-    column: str = "text"
+    column: str | None = None
 
     @property
     def size(self) -> int:
@@ -53,15 +57,19 @@ class Block(NamedTuple):
     """Some text of a source.
 
     continues: it begins inside a document that an earlier block began. size: how many bytes of the source were read for it.
-    is_document: it is one document, whatever lines are in it.
+    is_document: it is one document, whatever lines are in it. conversations: it is these, and `text` is what is said in them.
     """
 
     text: bytes
     continues: bool
     size: int = 0
     is_document: bool = False
+    conversations: list[Conversation] | None = None
 
     def documents(self) -> list[bytes]:
+        """Returns the text of each document."""
+        if self.conversations is not None:
+            return [b"".join(message.content for message in conversation) for conversation in self.conversations]
         return [self.text] if self.is_document else _bpe.split_documents(self.text)
 
 
@@ -71,24 +79,32 @@ def find_sources(
     """Returns what is not empty of the files that `data_files` names: files, folders (all files below), glob patterns, and
     datasets of the Hub (hf://OWNER/NAME).
 
-    Hidden files and folders and unfinished downloads (*.part) in folders are skipped. Raises UserError, naming
-    `setting`, where a name leads to no file or all files are empty.
+    Hidden files and folders and unfinished downloads (*.part) in folders are skipped, and a file with several names is found
+    once. Raises UserError, naming `setting`, where a name leads to no file or all files are empty.
     """
     names = [data_files] if isinstance(data_files, str | os.PathLike) else list(data_files)
     names = [os.fspath(name) for name in names]
     if not all(names) or not names:
         raise UserError(f"{setting} = {data_files!r} names no file; give text files, folders or patterns")
-    paths = []
+    paths = {}  # by what they are, so that each file is found once, also where links lead to it
     for name in names:
         found = [HubDataset.of(name)] if name.startswith(PREFIX) else files_of(name)
         if not found:
             raise UserError(f"{setting}: {name!r} leads to no file; give text files, folders or patterns that exist")
-        paths += found
-    paths = list(dict.fromkeys(paths))
-    filled = [path for path in paths if isinstance(path, HubDataset) or path.stat().st_size]
+        for path in found:
+            paths.setdefault(identity(path), path)
+    filled = [path for path in paths.values() if isinstance(path, HubDataset) or path.stat().st_size]
     if not filled:
-        raise UserError(f"{setting}: {paths[0]} is empty; give a file with text in it")
-    return [Source(path, 0, size_of_text(path), text_column or "text") for path in filled]
+        raise UserError(f"{setting}: {next(iter(paths.values()))} is empty; give a file with text in it")
+    return [Source(path, 0, size_of_text(path), text_column) for path in filled]
+
+
+def identity(place: Path | HubDataset) -> object:
+    """Returns what is the same for all names of one file or dataset."""
+    if isinstance(place, HubDataset):
+        return place
+    status = place.stat()
+    return status.st_dev, status.st_ino
 
 
 def files_of(name: str) -> list[Path]:
@@ -113,6 +129,14 @@ def size_of_text(path: Path | HubDataset) -> int | None:
     """Returns how many bytes of text there are where a file is that text itself, else None."""
     is_plain = isinstance(path, Path) and not is_compressed(path) and not has_rows(path)
     return path.stat().st_size if is_plain else None
+
+
+def has_conversations(source: Source) -> bool:
+    """Whether a source holds prompts with answers, by where it begins."""
+    if isinstance(source.path, Path) and not has_rows(source.path):
+        return False
+    block = next(read_blocks([source], None), None)
+    return block is not None and block.conversations is not None
 
 
 def share_of_marks(source: Source, native_pattern: str) -> float:
@@ -172,17 +196,23 @@ def cut_text(file: BinaryIO, source: Source, native_pattern: str | None) -> Iter
             continues = native_pattern is not None and _bpe.cuts_documents(native_pattern)
 
 
-def pack(texts: Iterable[bytes]) -> Iterator[Block]:
-    """Yields texts, each a document, in blocks of about BLOCK_BYTES."""
-    waiting, num_bytes = [], 0
-    for text in texts:
-        waiting.append(text)
-        num_bytes += len(text)
-        if num_bytes >= BLOCK_BYTES:
-            yield from join(waiting)
-            waiting, num_bytes = [], 0
-    if waiting:
-        yield from join(waiting)
+def pack(documents: Iterable[Document]) -> Iterator[Block]:
+    """Yields documents in blocks of about BLOCK_BYTES, those of a block all texts or all conversations."""
+    for is_text, group in groupby(documents, lambda document: isinstance(document, bytes)):
+        waiting, num_bytes = [], 0
+        for document in group:
+            waiting.append(document)
+            num_bytes += len(document) if is_text else sum(MESSAGE_BYTES + len(message.content) for message in document)
+            if num_bytes >= BLOCK_BYTES:
+                yield from join(waiting) if is_text else [of_conversations(waiting)]
+                waiting, num_bytes = [], 0
+        if waiting:
+            yield from join(waiting) if is_text else [of_conversations(waiting)]
+
+
+def of_conversations(conversations: list[Conversation]) -> Block:
+    text = b"".join(message.content for conversation in conversations for message in conversation)
+    return Block(text, False, len(text), conversations=conversations)
 
 
 def join(texts: list[bytes]) -> Iterator[Block]:
@@ -213,7 +243,10 @@ def clip(blocks: Iterable[Block], source: Source) -> Iterator[Block]:
     for block in blocks:
         end = begin + len(block.text)
         stop = end if source.stop is None else min(end, source.stop)
-        if stop > max(begin, source.start):
+        if block.conversations is not None:  # is not cut
+            if source.start <= begin < stop:
+                yield block
+        elif stop > max(begin, source.start):
             yield block._replace(text=block.text[max(source.start - begin, 0) : stop - begin])
         begin = end
         if begin == source.stop:

@@ -12,8 +12,10 @@ import math
 import os
 import queue
 import re
+import time
 import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
@@ -26,6 +28,7 @@ from alilama import _bpe
 from alilama.common.errors import UserError, first_line
 from alilama.common.files import replacing
 from alilama.data.formats import END_OF_TEXT, Vocabulary, from_hugging_face, from_minbpe, to_hugging_face, unportable_part
+from alilama.data.frames import FRAME_TOKENS, Conversation, Frame, Message, to_conversation
 from alilama.data.text import BLOCK_BYTES, Block, choose_num_threads, find_sources, map_blocks, read_blocks
 
 if TYPE_CHECKING:
@@ -38,6 +41,8 @@ SEGMENT_BLOCKS = 32
 MAX_MERGES = 1 << 31
 LEAST_VOCAB_SIZE, MOST_VOCAB_SIZE = 512, 8192  # where the size of the text decides
 MAX_TOKEN_BYTES = 256 << 20  # of all tokens together, so that a few lines of merges cannot fill the memory
+MAX_PATTERN = 10_000  # characters; the longest in use have 600, and 10 million took 47 s and 2.7 GB to read
+CUT_SECONDS = 60  # for a megabyte of text, or less, by a regular expression; usual ones take 0.2
 
 # The patterns that the C++ core cuts by itself.
 PATTERNS: dict[str, str] = _bpe.PATTERNS
@@ -114,7 +119,10 @@ class Tokenizer:
         def texts() -> Iterator[Texts]:
             for block in blocks:
                 on_bytes(block.size)
-                yield Texts([block.text], has_documents=not block.is_document)
+                if block.conversations is not None:
+                    yield Texts([message.content for each in block.conversations for message in each], has_documents=False)
+                else:
+                    yield Texts([block.text], has_documents=not block.is_document)
 
         return cls._train(texts(), vocab_size, special_tokens, pattern, num_threads)
 
@@ -259,6 +267,21 @@ class Tokenizer:
             raise UserError(f"the text holds the special token {found[0]!r} at character {found.start()}; leave it out")
         return [eot_id, *self.encode_ordinary(text)]
 
+    def encode_prompt(self, prompt: str | Sequence[Mapping[str, str]]) -> list[int]:
+        """Encodes what a model is to go on from: the beginning of a document, or, in a frame, what it is to answer.
+
+        With a frame `prompt` is what the user says, or messages such as {"role": "user", "content": "..."}; nothing in them
+        is a special token. Without one it is as in `encode_document`. Raises UserError for other messages.
+        """
+        if self.frame is None:
+            if not isinstance(prompt, str):
+                raise UserError("the model was not trained on prompts with answers: expected a text that it is to go on from")
+            return self.encode_document(prompt)
+        conversation = [Message("user", to_bytes(prompt))] if isinstance(prompt, str) else to_conversation(prompt)
+        before, texts = self.frame.wrap(conversation)
+        parts = [[id, *self._encode_bytes(text).tolist()] for id, text in zip(before, texts, strict=True)]
+        return [*chain.from_iterable(parts), self.frame.role_ids["assistant"]]
+
     def encode_ordinary(self, text: str) -> list[int]:
         """Encodes text with no regard to special tokens."""
         if self.native_pattern is not None:
@@ -314,8 +337,11 @@ class Tokenizer:
         """Encodes the documents in a block of a text file, each that begins there preceded by <|endoftext|>.
 
         Returns the ids, the number of tokens and of bytes of each part (a document or the rest of one that an earlier
-        block began), and whether the first part is such a rest. Empty documents are left out.
+        block began), and whether the first part is such a rest. Empty documents are left out. Raises UserError for
+        conversations without the tokens of a frame in the vocabulary.
         """
+        if block.conversations is not None:
+            return self._encode_conversations(block.conversations)
         if self.native_pattern is not None and not block.is_document:
             ids, part_tokens, part_bytes = self._core.encode_documents(self.pattern, block.text, self.eot_id, block.continues)
         else:
@@ -327,20 +353,77 @@ class Tokenizer:
             part_bytes = np.array([len(document) for document in documents], dtype=np.int64)
         return ids, part_tokens, part_bytes, block.continues
 
+    def _encode_conversations(self, conversations: list[Conversation]) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
+        if self.frame is None:
+            raise UserError(
+                "there are prompts with answers in the text, and the vocabulary has no tokens to stand around them: where it "
+                "is learned, they come first in their file, or have one of their own; a model must have been trained on such"
+            )
+        documents = [self.frame.wrap(conversation) for conversation in conversations]
+        before = [id for ids, _ in documents for id in ids]
+        texts = [text for _, parts in documents for text in parts]
+        sizes = [len(text) for text in texts]
+        if self.native_pattern is not None:
+            ids, tokens = self._core.encode_framed(self.pattern, b"".join(texts), before, sizes)
+        else:
+            encoded = [self._encode_bytes(text) for text in texts]
+            ids = np.concatenate([part for id, text in zip(before, encoded, strict=True) for part in ([id], text)])
+            ids, tokens = ids.astype(self.dtype), np.array([1 + len(text) for text in encoded], dtype=np.int64)
+        firsts = np.cumsum([0, *(len(ids) for ids, _ in documents)])[:-1]
+        return ids, np.add.reduceat(tokens, firsts), np.add.reduceat(np.array(sizes, dtype=np.int64), firsts), False
+
     def _encode_bytes(self, text: bytes) -> np.ndarray:
         if self.native_pattern is not None:
             return self._core.encode_to_numpy(self.pattern, text)
         return self._core.encode_pieces(self._cut(text))
 
     def _cut(self, text: bytes) -> list[bytes]:
-        """Cuts text into pieces by the `regex` package; what the pattern does not match is a piece too."""
-        string = text.decode("utf-8", "surrogateescape")  # bytes that are not UTF-8 come back as they were
+        """Cuts text into pieces by the `regex` package; what the pattern does not match is a piece too.
+
+        Raises UserError where that takes longer than CUT_SECONDS for each megabyte: some patterns try too many ways.
+        """
+        try:
+            string, encode = text.decode(), str.encode
+        except UnicodeDecodeError:  # bytes that are not UTF-8 come back as they were
+            string, encode = text.decode("utf-8", "surrogateescape"), encode_escaped
+        limit = timeout = CUT_SECONDS * max(1, len(text) / 1e6)
+        begun = time.thread_time()
+        while True:
+            try:
+                return [*map(encode, self._pieces_of(string, timeout))]
+            except TimeoutError:  # which goes by the time of all threads
+                if time.thread_time() - begun > limit / 2:
+                    raise UserError(
+                        f"the pattern {self.pattern[:100]!r} was not done with {len(text):,} bytes of text after {limit:.3g} "
+                        "s: it tries too many ways to match, as (a+)+ does; write it so that every character is matched in one "
+                        "way only, or take gpt4"
+                    ) from None
+                timeout *= 2
+
+    def _pieces_of(self, string: str, timeout: float) -> list[str]:
         pieces, start = [], 0
-        for found in self._compiled.finditer(string):
+        if self._many_pieces is not None:
+            for found in self._many_pieces.finditer(string, timeout=timeout):
+                pieces += found.captures("piece")
+            return pieces
+        for found in self._compiled.finditer(string, timeout=timeout):
             pieces += [string[start : found.start()], found[0]]
             start = found.end()
-        pieces.append(string[start:])
-        return [piece.encode("utf-8", "surrogateescape") for piece in pieces if piece]
+        return [piece for piece in [*pieces, string[start:]] if piece]
+
+    @cached_property
+    def _many_pieces(self) -> regex.Pattern | None:
+        """What matches many pieces at once, which asks for the time less often; None for patterns that this may change.
+
+        Those that all engines read alike have nothing that it would change, such as references, anchors and empty matches.
+        """
+        one = self._compiled.pattern
+        if unportable_part(regex.compile(one.replace(r"\w", r"\d").replace(r"\W", r"\D"))):  # \w is read alike here
+            return None
+        try:
+            return regex.compile(rf"(?>(?<piece>{one})|(?<piece>[\s\S](?:(?!{one})[\s\S])*+)){{1,1000}}+")
+        except RecursionError:  # it has hundreds of parentheses within each other
+            return None
 
     # ---- decoding ----
 
@@ -383,6 +466,27 @@ class Tokenizer:
                 f"{list(self.special_tokens)}"
             )
         return self.special_tokens[END_OF_TEXT]
+
+    @cached_property
+    def frame(self) -> Frame | None:
+        """The ids that stand around prompts and answers; None where the vocabulary has none for that."""
+        if not {*FRAME_TOKENS, END_OF_TEXT} <= self.special_tokens.keys():
+            return None
+        return Frame(self.special_tokens, self.eot_id, self.vocab_size)
+
+    @property
+    def stop_ids(self) -> list[int]:
+        """What ends a text: <|endoftext|>, and the end of a message."""
+        return [self.eot_id] if self.frame is None else [self.eot_id, self.frame.end_id]
+
+    def with_frame(self) -> "Tokenizer":
+        """Returns this tokenizer with the tokens of a frame: those it lacks get ids after all others."""
+        lacking = [token for token in FRAME_TOKENS if token not in self.special_tokens]
+        if not lacking:
+            return self
+        tokens = [*self.vocabulary.tokens, *(token.encode() for token in lacking)]
+        special = self.special_tokens | {token: self.vocab_size + i for i, token in enumerate(lacking)}
+        return Tokenizer._of(replace(self.vocabulary, tokens=tokens), special, self.pattern)
 
     @cached_property
     def sha256(self) -> str:
@@ -497,14 +601,25 @@ def number_tokens(merges: Sequence[tuple[int, int]], special_tokens: dict[str, i
 
 def compile_pattern(pattern: str) -> regex.Pattern:
     """Compiles a pattern that cuts text into pieces. Raises UserError where it is not a regular expression."""
+    if not isinstance(pattern, str) or len(pattern) > MAX_PATTERN or not is_plain(pattern):
+        found = f"{len(pattern):,} characters" if isinstance(pattern, str) else f"a {type(pattern).__name__}"
+        raise UserError(
+            f"pattern {str(pattern)[:60]!r} ({found}): expected one of {', '.join(PATTERNS)}, or a regular expression of at "
+            f"most {MAX_PATTERN:,} characters, without NUL or half a surrogate pair"
+        )
     try:
         compiled = regex.compile(pattern)
-    except (regex.error, RecursionError) as error:
+    except (regex.error, RecursionError, ValueError) as error:
         known = ", ".join(PATTERNS)
         raise UserError(f"pattern {pattern[:100]!r} is neither one of {known} nor a regular expression: {error}") from None
     if compiled.flags & regex.REVERSE:
         raise UserError(f"pattern {pattern[:100]!r} searches backwards, (?r), and text is cut from its beginning; leave it out")
     return compiled
+
+
+def is_plain(pattern: str) -> bool:
+    """Whether a pattern can be written to a file as it is: without NUL, or half a surrogate pair."""
+    return "\0" not in pattern and not any("\ud800" <= character <= "\udfff" for character in pattern)
 
 
 def may_be_cut(special_token: str) -> bool:
@@ -538,6 +653,11 @@ def to_bytes(text: str) -> bytes:
         return text.encode("utf-8")
     except UnicodeEncodeError:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode("utf-8")
+
+
+def encode_escaped(text: str) -> bytes:
+    """Encodes text in which surrogates stand for bytes that are not UTF-8."""
+    return text.encode("utf-8", "surrogateescape")
 
 
 def any_of(tokens: Collection[str]) -> re.Pattern:

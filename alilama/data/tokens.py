@@ -1,15 +1,17 @@
 """Token files: `train.npy` and `val.npy`, one-dimensional arrays read by memory map, with `tokenizer.json` and `meta.json`.
 
 `train_documents.npy` says where the documents of `train.npy` begin, and `train_blocks.npy` how many begin before each block of
-BLOCK_TOKENS tokens and in all, so that no start of training has to look for them.
+BLOCK_TOKENS tokens and in all, so that no start of training has to look for them. `train_checksums.npy` and `val_checksums.npy`
+have a checksum of each block, by which damage is noticed when the block is first read.
 """
 
 import json
 import operator
 import os
 import re
+import zlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,13 +19,15 @@ import numpy as np
 
 from alilama.common.errors import UserError, first_line
 from alilama.common.files import replacing, write_json
-from alilama.data.text import Source, choose_num_threads, map_blocks, read_blocks
+from alilama.data.checksums import CHECKSUM, BlockChecksums, checksum_of
+from alilama.data.text import Source, choose_num_threads, has_conversations, map_blocks, read_blocks
 from alilama.data.tokenizer import Tokenizer
 
 SPLITS = ("train", "val")
 BLOCK_TOKENS = 1 << 20  # what stays together when the text is put into another order
 REMEDY = "run tokenize_data.py again"
 NEAR_BYTES = 1 << 16  # how far a line end, or separators at the end of a file, are looked for
+BEGINNING_TOKENS, BEGINNING_IDS = 4, 4096  # of a text that shows how they begin, and where it is looked for
 SEPARATORS_AT_END = re.compile(rb"(?:(?:\A|\r?\n)<\|endoftext\|>)+(?:\r?\n)?\Z")
 
 
@@ -36,6 +40,7 @@ class TokenMeta:
     documents: dict[str, int]
     tokens: dict[str, int]
     bytes: dict[str, int]
+    checksums: dict[str, int]  # of what a start reads of each split, the checksums of its blocks among it
     sources: dict[str, list[str]]
 
     @property
@@ -58,14 +63,15 @@ def write_token_files(
     """Writes tokenizer.json, meta.json and the arrays into `folder`, and returns what meta.json says.
 
     Validation comes from `val_sources` if given. Otherwise every 1/val_fraction-th document is held out, or, where there are
-    too few documents for that, in all or in a large file, the last part of every file. Nothing in the folder changes until
-    all is written; then the old meta.json is deleted first and the new one is written last, so that an interruption cannot
-    leave files that do not belong together. Raises UserError where a split would have fewer than two tokens.
+    too few documents for that, in all or in a large file, the last part of every file, unless they are conversations.
+    Nothing in the folder changes until all is written; then the old meta.json is deleted first and the new one is written
+    last, so that an interruption cannot leave files that do not belong together. Raises UserError where a split would have
+    fewer than two tokens.
     """
     pattern = tokenizer.native_pattern
     by_document = False
     if val_sources is None:
-        by_document = can_hold_out_documents(sources, val_fraction, pattern)
+        by_document = can_hold_out_documents(sources, val_fraction, pattern) or any(map(has_conversations, sources))
         if not by_document:
             sources, val_sources = hold_out_tails(sources, val_fraction, pattern)
     folder.mkdir(parents=True, exist_ok=True)
@@ -73,11 +79,13 @@ def write_token_files(
         replacing(folder / "train.npy") as train_file,
         replacing(folder / "train_documents.npy") as documents_file,
         replacing(folder / "train_blocks.npy") as blocks_file,
+        replacing(folder / "train_checksums.npy") as train_checksums_file,
         replacing(folder / "val.npy") as val_file,
+        replacing(folder / "val_checksums.npy") as val_checksums_file,
     ):
         writers = {
-            "train": IndexedTokenWriter(train_file, tokenizer.dtype, documents_file, blocks_file),
-            "val": TokenWriter(val_file, tokenizer.dtype),
+            "train": IndexedTokenWriter(train_file, train_checksums_file, tokenizer.dtype, documents_file, blocks_file),
+            "val": TokenWriter(val_file, val_checksums_file, tokenizer.dtype),
         }
         for split, split_sources in (("train", sources), ("val", val_sources or [])):
             index = -1  # of the document that the last block ended in
@@ -108,6 +116,7 @@ def write_token_files(
         documents={name: writer.num_documents for name, writer in writers.items()},
         tokens={name: writer.tokens.length for name, writer in writers.items()},
         bytes={name: writer.num_bytes for name, writer in writers.items()},
+        checksums={name: writer.checksum for name, writer in writers.items()},
         sources={"train": [str(source.path) for source in sources], "val": [str(source.path) for source in val_sources or []]},
     )
     write_json(folder / "meta.json", asdict(meta))
@@ -160,38 +169,54 @@ def hold_out_tails(sources: list[Source], val_fraction: float, native_pattern: s
 
 
 class TokenWriter:
-    """Writes the tokens of a split, and counts."""
+    """Writes the tokens of a split and the checksums of its blocks, and counts."""
 
-    def __init__(self, tokens_file: BinaryIO, dtype: np.dtype):
-        self.tokens = ArrayWriter(tokens_file, dtype)
+    def __init__(self, tokens_file: BinaryIO, checksums_file: BinaryIO, dtype: np.dtype):
+        self.tokens, self.checksums = ArrayWriter(tokens_file, dtype), ArrayWriter(checksums_file, CHECKSUM)
+        self.of_blocks = BlockChecksums(BLOCK_TOKENS)
         self.num_bytes = self.num_documents = 0
+        self.checksum = 0  # of what a start reads
 
     def write(self, ids: np.ndarray, starts: np.ndarray, num_bytes: int):
         """Writes ids, (n,), in which documents begin at `starts`, (m,)."""
+        self.of_blocks.add(ids, self._index(ids, self.tokens.length + starts))
         self.tokens.write(ids)
         self.num_documents += len(starts)
         self.num_bytes += num_bytes
 
+    def _index(self, ids: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        """Returns what is kept of where in the file documents begin."""
+        return starts[:0]
+
     def finish(self):
+        checksums = self.of_blocks.finish()
+        self.checksum = zlib.crc32(checksums, self.checksum)
+        self.checksums.write(checksums)
+        self.checksums.finish()
         self.tokens.finish()
 
 
 class IndexedTokenWriter(TokenWriter):
     """Also writes where documents begin, and how many of them before each block."""
 
-    def __init__(self, tokens_file: BinaryIO, dtype: np.dtype, documents_file: BinaryIO, blocks_file: BinaryIO):
-        super().__init__(tokens_file, dtype)
+    def __init__(
+        self, tokens_file: BinaryIO, checksums_file: BinaryIO, dtype: np.dtype, documents_file: BinaryIO, blocks_file: BinaryIO
+    ):
+        super().__init__(tokens_file, checksums_file, dtype)
         self.documents, self.blocks = (ArrayWriter(file, np.dtype(np.int64)) for file in (documents_file, blocks_file))
 
-    def write(self, ids: np.ndarray, starts: np.ndarray, num_bytes: int):
-        starts = self.tokens.length + starts
+    def _index(self, ids: np.ndarray, starts: np.ndarray) -> np.ndarray:
         blocks = np.arange(self.blocks.length, -(-(self.tokens.length + len(ids)) // BLOCK_TOKENS))  # that begin here
-        self.blocks.write(self.documents.length + np.searchsorted(starts, blocks * BLOCK_TOKENS))
+        self._count_before(self.documents.length + np.searchsorted(starts, blocks * BLOCK_TOKENS))
         self.documents.write(starts)
-        super().write(ids, starts, num_bytes)
+        return starts
+
+    def _count_before(self, counts: np.ndarray):
+        self.checksum = zlib.crc32(counts, self.checksum)
+        self.blocks.write(counts)
 
     def finish(self):
-        self.blocks.write(np.array([self.documents.length]))
+        self._count_before(np.array([self.documents.length]))
         super().finish()
         self.documents.finish()
         self.blocks.finish()
@@ -244,23 +269,44 @@ def write_parts(
 @dataclass
 class TokenFiles:
     """The token files of a folder: memory-mapped ids of each split, where the documents of train begin, (documents,) int64,
-    how many begin before each of its blocks and in all, (blocks + 1,) int64, and what meta.json says of them."""
+    how many begin before each of its blocks and in all, (blocks + 1,) int64, the checksums of each split's blocks, and what
+    meta.json says of them. A block's ids are checked when `check` is first called for it."""
 
     meta: TokenMeta
     train: np.ndarray
     val: np.ndarray
     documents: np.ndarray
     blocks: np.ndarray
+    train_checksums: np.ndarray
+    val_checksums: np.ndarray
+    checked: set[tuple[str, int]] = field(default_factory=set)  # split and block
+
+    def documents_of(self, block: int) -> np.ndarray:
+        """Returns where documents begin in a block of train."""
+        return self.documents[slice(*self.blocks[block : block + 2])]
+
+    def check(self, split: str, block: int):
+        """Raises UserError where a block of a split is not what was written."""
+        if (split, block) in self.checked:
+            return
+        ids = getattr(self, split)[block * BLOCK_TOKENS : (block + 1) * BLOCK_TOKENS]
+        starts = self.documents_of(block) if split == "train" else self.documents[:0]
+        if checksum_of(ids, starts) != getattr(self, f"{split}_checksums")[block]:
+            names = "val.npy" if split == "val" else "train.npy or train_documents.npy"
+            raise UserError(f"{names} is damaged: it has another checksum; {REMEDY}")
+        check_ids(ids, self.meta.vocab_size, f"{split}.npy")
+        self.checked.add((split, block))
 
     def val_ids(self, max_tokens: int | None) -> np.ndarray:
         """Returns the ids with which `max_tokens` tokens can be scored, None for all."""
         ids = self.val if max_tokens is None else self.val[: max_tokens + 1]
-        check_ids(ids, self.meta.vocab_size, "val.npy")
+        for block in range(-(-len(ids) // BLOCK_TOKENS)):
+            self.check("val", block)
         return ids
 
 
 def load_token_files(folder: Path, tokenizer: Tokenizer) -> TokenFiles:
-    """Opens the token files of a folder, without reading them: what is in them is checked where it is used.
+    """Opens the token files of a folder, without reading the ids: these are checked where they are used.
 
     Raises UserError where one is missing or damaged, does not fit meta.json, or was made by another tokenizer.
     """
@@ -272,8 +318,24 @@ def load_token_files(folder: Path, tokenizer: Tokenizer) -> TokenFiles:
         )
     train, val = (open_array(folder / f"{split}.npy", meta.tokens[split], tokenizer.dtype) for split in SPLITS)
     documents = open_array(folder / "train_documents.npy", meta.documents["train"], np.dtype(np.int64))
-    blocks = open_array(folder / "train_blocks.npy", -(-len(train) // BLOCK_TOKENS) + 1, np.dtype(np.int64))
-    return TokenFiles(meta, train, val, documents, blocks)
+    num_blocks = {split: -(-meta.tokens[split] // BLOCK_TOKENS) for split in SPLITS}
+    blocks = open_array(folder / "train_blocks.npy", num_blocks["train"] + 1, np.dtype(np.int64))
+    checksums = {split: open_array(folder / f"{split}_checksums.npy", num_blocks[split], CHECKSUM) for split in SPLITS}
+    for split, read_before in (("train", zlib.crc32(blocks)), ("val", 0)):
+        if zlib.crc32(checksums[split], read_before) != meta.checksums[split]:
+            raise UserError(f"what lies beside {folder / split}.npy is damaged: it has another checksum; {REMEDY}")
+    return TokenFiles(meta, train, val, documents, blocks, checksums["train"], checksums["val"])
+
+
+def find_beginning(tokenizer: Tokenizer, ids: np.ndarray) -> str:
+    """Returns how the first text that begins in ids, (N,), does, or what a user says first where there are prompts."""
+    ids, frame = ids[:BEGINNING_IDS], tokenizer.frame
+    is_special = np.isin(ids, list(tokenizer.special_tokens.values()))
+    prompts = [] if frame is None else np.flatnonzero(ids == frame.role_ids["user"])
+    start = 1 + (prompts[0] if len(prompts) else next(iter(np.flatnonzero(ids == tokenizer.eot_id)), -1))
+    size = next(iter(np.flatnonzero(is_special[start:])), len(ids) - start)  # of the text up to the next special token
+    text = tokenizer.decode(ids[start : start + (size if len(prompts) else min(size, BEGINNING_TOKENS))], errors="ignore")
+    return text if frame is not None or not any(token in text for token in tokenizer.special_tokens) else ""
 
 
 def load_meta(folder: Path) -> TokenMeta:
@@ -282,7 +344,7 @@ def load_meta(folder: Path) -> TokenMeta:
     try:
         meta = TokenMeta(**json.loads(path.read_text(encoding="utf-8")))
         meta.tokenizer_sha256 = str(meta.tokenizer_sha256)
-        for counts in (meta.documents, meta.tokens, meta.bytes):
+        for counts in (meta.documents, meta.tokens, meta.bytes, meta.checksums):
             counts |= {split: operator.index(counts[split]) for split in SPLITS}
         if not meta.text:
             raise ValueError("it names no text")

@@ -1,5 +1,9 @@
 """Writes a model for other programs: python -m alilama.export models/stories --html story.html"""
 
+from alilama.common.errors import begin_script
+
+begin_script(__name__)
+
 import sys
 import time
 from collections.abc import Callable

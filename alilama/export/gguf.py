@@ -16,6 +16,7 @@ import regex
 from alilama.common.errors import UserError
 from alilama.common.files import replacing
 from alilama.data.formats import END_OF_TEXT, Vocabulary, byte_level_name
+from alilama.data.frames import CHAT_TEMPLATE, END, ROLES
 from alilama.data.tokenizer import PATTERNS, Tokenizer
 from alilama.model.attention import ALIBI_BIAS_MAX
 from alilama.model.folder import MPT_ARCHITECTURE, MPT_SETTINGS, PREFIX, READABLE_MULTIPLE, is_mpt, load_model
@@ -55,7 +56,7 @@ def write_gguf(folder: Path, file: Path, precision: str = "f16"):
     modelfile = Path(f"{file}.Modelfile")
     if not modelfile.exists():
         with replacing(modelfile) as part:
-            part.write(describe_to_ollama(file.name).encode())
+            part.write(describe_to_ollama(file.name, has_frame=tokenizer.frame is not None).encode())
 
 
 # ---- the model ----
@@ -141,6 +142,9 @@ def add_tokenizer(writer: gguf.GGUFWriter, tokenizer: Tokenizer, path: Path):
     writer.add_token_merges(merges or [f"{END_OF_TEXT} {END_OF_TEXT}"])  # one of no text: llama.cpp refuses an empty list
     for add_id in (writer.add_bos_token_id, writer.add_eos_token_id, writer.add_pad_token_id):
         add_id(tokenizer.eot_id)
+    if tokenizer.frame is not None:
+        writer.add_chat_template(CHAT_TEMPLATE)
+        writer.add_eot_token_id(tokenizer.frame.end_id)
     writer.add_add_bos_token(True)
     writer.add_add_eos_token(False)
 
@@ -180,8 +184,8 @@ def name_tokens(vocabulary: Vocabulary, special_tokens: dict[str, int]) -> tuple
 # ---- Ollama ----
 
 
-def describe_to_ollama(gguf_name: str) -> str:
-    """Returns a Modelfile: the prompt as it is, and tokens taken as alilama.generate takes them."""
+def describe_to_ollama(gguf_name: str, *, has_frame: bool) -> str:
+    """Returns a Modelfile: the prompt as it is, or in a frame, and tokens taken as alilama.generate takes them."""
     usual = Sampling()
     parameters = {
         "temperature": usual.temperature,
@@ -189,7 +193,10 @@ def describe_to_ollama(gguf_name: str) -> str:
         "top_p": usual.top_p,
         "min_p": usual.min_p,
         "repeat_penalty": usual.repetition_penalty,
-        "stop": END_OF_TEXT,
+        "stop": END if has_frame else END_OF_TEXT,
     }
-    lines = [f"FROM ./{gguf_name}", 'TEMPLATE """{{ .Prompt }}"""']
+    system = f"{{{{ if .System }}}}{ROLES['system']}{{{{ .System }}}}{END}{{{{ end }}}}"
+    turn = f"{ROLES['user']}{{{{ .Prompt }}}}{END}{ROLES['assistant']}{{{{ .Response }}}}{END}"
+    prompt = system + turn if has_frame else "{{ .Prompt }}"
+    lines = [f"FROM ./{gguf_name}", f'TEMPLATE """{prompt}"""']
     return "\n".join([*lines, *(f"PARAMETER {name} {value}" for name, value in parameters.items()), ""])

@@ -41,9 +41,7 @@ def write_html(folder: Path, file: Path):
     description = {
         "name": folder.resolve().name,
         "about": describe_model(folder, model),
-        "prompt": PROMPT,
-        "eotId": tokenizer.eot_id,
-        "specialTokens": list(tokenizer.special_tokens),
+        **describe_frame(tokenizer),
         "shape": asdict(model.config),
         "slopes": model.slopes.tolist(),
         "weights": [[name, list(weight.shape)] for name, weight in weights.items()],
@@ -73,6 +71,17 @@ def describe_model(folder: Path, model: Model) -> str:
         best = min(rows, key=lambda row: row["val_bits_per_byte"])
         text += f"; after {best['tokens'] / 1e6:.1f}M tokens {best['val_bits_per_byte']:.3f} bits per byte on text it never saw"
     return text
+
+
+def describe_frame(tokenizer: Tokenizer) -> dict:
+    """Returns what page.js puts around a prompt, what ends a text, and what special tokens look like."""
+    if tokenizer.frame is None:
+        around = {"prompt": PROMPT, "before": [tokenizer.eot_id], "after": [], "shown": {tokenizer.eot_id: ""}}
+        return {**around, "stopIds": tokenizer.stop_ids, "refusedTokens": list(tokenizer.special_tokens)}
+    roles, end_id = tokenizer.frame.role_ids, tokenizer.frame.end_id
+    shown = dict.fromkeys([tokenizer.eot_id, end_id, *roles.values()], "") | {roles["assistant"]: "\n\n"}
+    around = {"prompt": "", "before": [tokenizer.eot_id, roles["user"]], "after": [end_id, roles["assistant"]], "shown": shown}
+    return {**around, "stopIds": tokenizer.stop_ids, "refusedTokens": []}
 
 
 def describe_tokenizer(tokenizer: Tokenizer) -> dict:

@@ -5,6 +5,7 @@
 Beside them train.py keeps training_state.pt, log.csv, its pictures and README.md.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from alilama.common.config import CHOICES, MAX_SIZE
 from alilama.common.errors import UserError
 from alilama.common.files import replacing, write_json
 from alilama.data.formats import END_OF_TEXT
+from alilama.data.frames import CHAT_TEMPLATE
 from alilama.data.tokenizer import Tokenizer
 from alilama.model.attention import ALIBI_BIAS_MAX
 from alilama.model.model import ARCHITECTURE, Model, ModelConfig, block_weights, weight_shapes
@@ -67,6 +69,7 @@ def save_description(folder: Path, config: ModelConfig, tokenizer: Tokenizer):
     """Writes everything of a model folder that does not change in training: all but the weights."""
     folder.mkdir(parents=True, exist_ok=True)
     special_ids = {f"{role}_token_id": tokenizer.eot_id for role in ("bos", "eos", "pad")}
+    template = {} if tokenizer.frame is None else {"chat_template": CHAT_TEMPLATE}
     content = {
         "model_type": "mpt" if is_mpt(config) else "alilama",
         "architectures": ["MptForCausalLM" if is_mpt(config) else "Model"],
@@ -82,7 +85,13 @@ def save_description(folder: Path, config: ModelConfig, tokenizer: Tokenizer):
         "torch_dtype": "float32",
     }
     # Transformers stops with an error where prompt and text are longer than max_seq_len.
-    generation = {**special_ids, "do_sample": True, "max_new_tokens": min(256, content["max_seq_len"] // 2)}
+    ends = tokenizer.stop_ids if tokenizer.frame is not None else tokenizer.eot_id
+    generation = {
+        **special_ids,
+        "eos_token_id": ends,
+        "do_sample": True,
+        "max_new_tokens": min(256, content["max_seq_len"] // 2),
+    }
     tokenizer_config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         **{f"{role}_token": END_OF_TEXT for role in ("bos", "eos", "pad")},
@@ -90,6 +99,7 @@ def save_description(folder: Path, config: ModelConfig, tokenizer: Tokenizer):
         "model_max_length": content["max_seq_len"],
         "padding_side": "left",  # so that prompts of different lengths go on where they end
         "model_input_names": ["input_ids", "attention_mask"],  # Transformers 4 would give the model a third, which it refuses
+        **template,
     }
     tokenizer.save(folder / "tokenizer.json", first_token=END_OF_TEXT)
     for name, values in (("tokenizer_config", tokenizer_config), ("generation_config", generation), ("config", content)):
@@ -112,10 +122,29 @@ def computes_as_mpt(config: ModelConfig) -> bool:
 
 
 def save_weights(folder: Path, model: Model):
-    """Writes model.safetensors in float32; the output projection is the embedding and is not written twice."""
+    """Writes model.safetensors in float32, with a checksum; the output projection is the embedding and is not written twice."""
     weights = {PREFIX + name: tensor.detach().float().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with replacing(folder / "model.safetensors") as file:
-        file.write(save(weights, metadata={"format": "pt"}))
+        file.write(in_order(save(weights, metadata={"format": "pt", "sha256": sha256_of(weights)})))
+
+
+def in_order(content: bytes) -> bytes:
+    """Returns a safetensors file with its metadata sorted, which come in another order each time."""
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[8 + size :]
+
+
+def sha256_of(weights: dict[str, torch.Tensor]) -> str:
+    """Returns the SHA-256 in hex of weights on the CPU and their names, in the order of these."""
+    checksum = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        checksum.update(name.encode())
+        checksum.update(tensor.contiguous().flatten().view(torch.uint8).numpy())
+    return checksum.hexdigest()
 
 
 # ---- reading ----
@@ -139,7 +168,8 @@ def load_model(folder: str | os.PathLike, device: str | torch.device = "cpu") ->
         raise UserError(f"{path} is missing: a model writes only with the tokenizer it was trained with")
     tokenizer = Tokenizer.load(path)
     eos_id = read_config(folder)["eos_token_id"]  # which tells more rows than tokens from the tokenizer of another model
-    is_padded = config.vocab_size > tokenizer.vocab_size and eos_id in (None, tokenizer.eot_id, [tokenizer.eot_id])
+    ends = (None, tokenizer.eot_id, [tokenizer.eot_id], tokenizer.stop_ids)
+    is_padded = config.vocab_size > tokenizer.vocab_size and eos_id in ends
     if config.vocab_size != tokenizer.vocab_size and not is_padded:
         raise UserError(
             f"{folder}: tokenizer.json has {tokenizer.vocab_size} tokens and config.json {config.vocab_size}; they "
@@ -220,9 +250,13 @@ def load_weights(folder: Path, config: ModelConfig) -> dict[str, torch.Tensor]:
     for part in find_parts(folder):
         try:
             with safetensors.safe_open(part, framework="pt") as file:
-                weights |= {name.removeprefix(PREFIX): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                expected = (file.metadata() or {}).get("sha256")  # files of others have none
         except (OSError, safetensors.SafetensorError) as error:
             raise UserError(f"{part} is missing or damaged ({error}); train the model again") from None
+        if expected not in (None, sha256_of(found)):
+            raise UserError(f"{part} is damaged: its weights are not those that its checksum is of; train the model again")
+        weights |= {name.removeprefix(PREFIX): tensor for name, tensor in found.items()}
     head = weights.pop("lm_head.weight", None)  # some write the one matrix that it is with the embedding twice
     if head is not None and not torch.equal(weights.setdefault("wte.weight", head).float(), head.float()):
         raise UserError(f"{folder} has an output projection, lm_head.weight, beside its embedding; here they are one matrix")

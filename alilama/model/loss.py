@@ -25,14 +25,21 @@ class Taught(NamedTuple):
 
 
 def linear_cross_entropy(
-    x: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, taught: Taught | None = None
+    x: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, taught: Taught | None = None, *, may_ignore: bool = False
 ) -> torch.Tensor:
     """Returns the mean cross-entropy in nats of targets, (N,), under x @ weight.T; x is (N, C), weight (V, C).
 
-    With a teacher the targets are mixed with what it expects (Hinton et al. 2015, arXiv:1503.02531, at temperature 1).
+    With a teacher the targets are mixed with what it expects (Hinton et al. 2015, arXiv:1503.02531, at temperature 1). Where it
+    `may_ignore` some, targets below 0 are left out, and the mean of none is 0.
     """
     if torch.is_grad_enabled():
-        return LinearCrossEntropy.apply(x, weight, targets, *(taught or (None, None, 0.0)))
+        return LinearCrossEntropy.apply(x, weight, targets, *(taught or (None, None, 0.0)), may_ignore)
+    if may_ignore:
+        is_learned = targets >= 0
+        if not is_learned.any():
+            return x.new_zeros((), dtype=torch.float32)
+        x, targets = x[is_learned], targets[is_learned]
+        taught = taught and taught._replace(x=taught.x[is_learned])
     logits = F.linear(x, weight).float()
     if taught is None:
         return F.cross_entropy(logits, targets)
@@ -57,6 +64,7 @@ class LinearCrossEntropy(torch.autograd.Function):
         taught_x: torch.Tensor | None,
         taught_weight: torch.Tensor | None,
         share: float,
+        may_ignore: bool,
     ) -> torch.Tensor:
         device, (N, V) = x.device.type, (len(x), len(weight))
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
@@ -66,24 +74,29 @@ class LinearCrossEntropy(torch.autograd.Function):
         classes = torch.arange(V, device=x.device)
         teacher = None if taught_x is None else (taught_x.to(dtype), taught_weight.to(dtype).T)
         for start, part, target in zip(range(0, N, chunk), rows.split(chunk), targets.split(chunk), strict=True):
+            is_learned = (target >= 0)[:, None] if may_ignore else None  # (chunk, 1)
+            target = target.clamp(min=0) if may_ignore else target
             logits = (part @ matrix.T).float()  # (chunk, V)
             logsumexp = torch.logsumexp(logits, dim=-1, keepdim=True)
             expected = (classes == target[:, None]).float()  # one-hot
             if teacher is None:
-                total = total + (logsumexp - logits.gather(1, target[:, None])).sum()
+                losses = logsumexp - logits.gather(1, target[:, None])  # (chunk, 1)
             else:
                 its_logits = (teacher[0][start : start + chunk] @ teacher[1]).float()
                 expected = torch.lerp(expected, its_logits.softmax(-1), share)
-                total = total + (logsumexp - (logits * expected).sum(-1, keepdim=True)).sum()
+                losses = logsumexp - (logits * expected).sum(-1, keepdim=True)
+            total = total + (torch.where(is_learned, losses, 0) if may_ignore else losses).sum()
             grad_logits = (torch.exp(logits - logsumexp) - expected).to(dtype)  # softmax - what is expected
+            grad_logits = torch.where(is_learned, grad_logits, 0) if may_ignore else grad_logits
             grad_rows.append(grad_logits @ matrix)
             grad_weight = grad_weight + grad_logits.T @ part
         ctx.save_for_backward(torch.cat(grad_rows), grad_weight)
-        ctx.scale, ctx.dtype = 1 / N, x.dtype
-        return total / N
+        count = (targets >= 0).sum().clamp(min=1) if may_ignore else N
+        ctx.scale, ctx.dtype = 1 / count, x.dtype
+        return total / count
 
     @staticmethod
     def backward(ctx, grad: torch.Tensor) -> tuple:
         grad_rows, grad_weight = ctx.saved_tensors
         scale = grad * ctx.scale
-        return grad_rows.to(ctx.dtype) * scale, grad_weight * scale, None, None, None, None
+        return grad_rows.to(ctx.dtype) * scale, grad_weight * scale, None, None, None, None, None

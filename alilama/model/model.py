@@ -75,16 +75,20 @@ class Model(nn.Module):
     def forward(self, ids: torch.Tensor) -> torch.Tensor:  # (B, T) int64 -> (B, T, V)
         return F.linear(self.hidden(ids), self.wte.weight)
 
-    def loss(self, ids: torch.Tensor, targets: torch.Tensor, teacher: "Model | None" = None) -> torch.Tensor:
+    def loss(
+        self, ids: torch.Tensor, targets: torch.Tensor, teacher: "Model | None" = None, *, may_ignore: bool = False
+    ) -> torch.Tensor:
         """Returns the mean cross-entropy in nats per token of `targets` after `ids`, both (B, T).
 
-        A teacher is a model whose expectations make up TEACHER_SHARE of the targets.
+        A teacher is a model whose expectations make up TEACHER_SHARE of the targets. Where it `may_ignore` some, those below 0
+        are left out.
         """
         taught = None
         if teacher is not None:
             with torch.no_grad():
                 taught = Taught(teacher.hidden(ids).flatten(0, 1), teacher.wte.weight, TEACHER_SHARE)
-        return linear_cross_entropy(self.hidden(ids).flatten(0, 1), self.wte.weight, targets.flatten(), taught)
+        hidden = self.hidden(ids).flatten(0, 1)
+        return linear_cross_entropy(hidden, self.wte.weight, targets.flatten(), taught, may_ignore=may_ignore)
 
     def num_parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())

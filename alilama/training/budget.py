@@ -30,6 +30,7 @@ EVALUATION_SHARE = 1 / 20  # of the time
 TOKENS_OF_A_STORY = 100_000  # that could be read while the story, picture and checkpoint of an evaluation are made
 FORWARD_SHARE = 1 / 3  # of the time that training on a token takes
 EVALUATED_SHARE = 1 / 10  # of the tokens that are trained on: the most that are evaluated at once
+TRAINED_EPOCHS = 5  # of a run from a model: more of a small text make it forget more than it learns
 
 # What `choose` goes by, fitted to the table in docs/experiments.md: bits per byte below which no model of these sizes gets,
 # those of a million numbers in the matrices and of a million tokens, and how they fall; how often it pays to read a text, and
@@ -70,13 +71,13 @@ def settle(config: Config, meta: TokenMeta, device: str, precision: torch.dtype,
     config = choose(config, flops, meta.tokens["train"], meta.vocab_size, teacher, world_size)
     shape = Shape.of(config)
     tokens = shape.tokens_in(flops, meta.vocab_size, teacher)
-    eval_tokens = min(config.eval_tokens or meta.tokens["val"], int(tokens * EVALUATED_SHARE) + 2)
+    eval_tokens = min(meta.tokens["val"], config.eval_tokens or meta.tokens["val"], int(tokens * EVALUATED_SHARE) + 2)
     return replace(config, eval_tokens=eval_tokens), (
         f"minutes = {config.minutes:g}: d_model = {shape.d_model}, blocks = {shape.blocks}, batches of {config.batch_size} x "
         f"{config.max_seq_len} tokens and dropout = {config.dropout:g}, evaluated on {eval_tokens:,} tokens. At "
         f"{speed / 1e9:,.0f} GFLOP/s that model reads about {tokens / 1e6:,.1f} million tokens in the time, "
         f"{tokens / meta.tokens['train']:.1f} times the text."
-    )
+    ) + f" A text is read at most {TRAINED_EPOCHS} times on from a model." * (config.init_from is not None)
 
 
 def with_shape_of(config: Config, folder: Path) -> Config:
@@ -173,7 +174,8 @@ class Pace:
 
     Without an `eval_interval` evaluations take a twentieth of the time: at first as is to be expected, then by how long they
     took. Given minutes, the first steps are timed, one, two, four, eight ... of them, and the number of steps is estimated
-    after each group, by the faster of the last two, until one takes a fortieth of the minutes. Then it is settled.
+    after each group, by the faster of the last two, until one takes a fortieth of the minutes. Then it is settled. A run on
+    from a model ends before its minutes do, once it has read the text TRAINED_EPOCHS times.
     """
 
     def __init__(self, run: Run, started: float, device: str, num_val_tokens: int):
@@ -182,6 +184,9 @@ class Pace:
         evaluation = FORWARD_SHARE * num_val_tokens / step_tokens  # in how many steps of training one could be made
         with_story = evaluation + FORWARD_SHARE * TOKENS_OF_A_STORY / step_tokens
         self.eval_interval = run.config.eval_interval or math.ceil(with_story / EVALUATION_SHARE)
+        self.most_steps = math.inf
+        if run.config.minutes is not None and run.config.init_from is not None:
+            self.most_steps = math.ceil(TRAINED_EPOCHS * run.meta.tokens["train"] / step_tokens)
         self.steps_of_evaluation, self.seconds_of_evaluation = evaluation, None  # None: none was timed yet
         self.timed_step = run.step + WARM_UP_STEPS
         self.next_estimate = self.timed_step + 1
@@ -229,10 +234,12 @@ class Pace:
         evaluation = self.seconds_of_evaluation or self.steps_of_evaluation * seconds_per_step
         time_left = 60 * minutes - CLOSING_SECONDS - mean_over_processes(now - self.started, self.device)
         steps_left = (time_left - evaluation) / (seconds_per_step + evaluation / self.eval_interval)
-        run.num_steps = run.step + max(0, int(steps_left))
+        run.num_steps = min(run.step + max(0, int(steps_left)), max(run.step, self.most_steps))
         is_timed = steps * seconds_per_step >= SHARE_OF_TIMED_STEPS * 60 * minutes
         run.is_settled = time_left <= 0 or (steps >= LEAST_TIMED_STEPS and (is_timed or time_left < 30 * minutes))
         self.timed_step, self.timed_at, self.slowness_before = run.step, now, slowness
         self.next_estimate = run.step + 2 * steps
+        if run.num_steps == self.most_steps:
+            run.is_settled = True
         if not run.is_settled:  # until then no estimate ends the run
             run.num_steps = max(run.num_steps, self.next_estimate)

@@ -43,18 +43,33 @@ name = {name!r}  # this folder, or its name on the Hub
 model, tokenizer = AutoModelForCausalLM.from_pretrained(name), AutoTokenizer.from_pretrained(name)
 inputs = tokenizer({prompt!r}, return_tensors="pt")
 print(tokenizer.decode(model.generate(**inputs)[0], skip_special_tokens=True))"""
+ANSWERED_IN_TRANSFORMERS = """\
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+name = {name!r}  # this folder, or its name on the Hub
+model, tokenizer = AutoModelForCausalLM.from_pretrained(name), AutoTokenizer.from_pretrained(name)
+messages = [{{"role": "user", "content": {prompt!r}}}]
+inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True, return_tensors="pt")
+print(tokenizer.decode(model.generate(**inputs)[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))"""
 IN_ALILAMA = """\
 from alilama import load_model, stream_text
 
 prompt = {prompt!r}
 print(prompt, *stream_text(*load_model({name!r}), prompt), sep="")"""
+ANSWERED_IN_ALILAMA = """\
+from alilama import load_model, stream_text
+
+print(*stream_text(*load_model({name!r}), {prompt!r}), sep="")"""
 
 
-def write_card(run: Run, model: Model, hardware: str, story: str):
-    """Writes the card of a run whose weights are saved; `hardware` is what it was trained on, `story` is by these weights."""
+def write_card(run: Run, model: Model, hardware: str, story: str, *, has_frame: bool = False):
+    """Writes the card of a run whose weights are saved; `hardware` is what it was trained on, `story` is by these weights.
+
+    has_frame: it answers prompts.
+    """
     path = run.folder / "README.md"
     if not path.exists() or read_card(path) is not None:
-        save_card(path, describe(run, model, read_log(run.folder / "log.csv"), hardware, story))
+        save_card(path, describe(run, model, read_log(run.folder / "log.csv"), hardware, story, has_frame))
 
 
 def add_evaluation(folder: Path, lines: list[str]):
@@ -84,7 +99,7 @@ def mark_of(text: str) -> str:
     return MARK.format(hashlib.sha256(text.encode(errors="replace")).hexdigest()[:16])
 
 
-def describe(run: Run, model: Model, rows: list[dict[str, float]], hardware: str, story: str) -> str:
+def describe(run: Run, model: Model, rows: list[dict[str, float]], hardware: str, story: str, has_frame: bool) -> str:
     """Returns the text of the card; `rows` are those of the log."""
     library = "transformers" if is_mpt(model.config) else "alilama"
     return f"""\
@@ -95,7 +110,7 @@ def describe(run: Run, model: Model, rows: list[dict[str, float]], hardware: str
 
 ## How to use it
 
-{describe_use(run, model)}
+{describe_use(run, model, has_frame)}
 
 ## What was measured
 
@@ -129,14 +144,16 @@ def describe_model(run: Run, model: Model) -> str:
     return text
 
 
-def describe_use(run: Run, model: Model) -> str:
+def describe_use(run: Run, model: Model, has_frame: bool) -> str:
     names = {"name": run.folder.name, "prompt": run.config.sample_prompt}
-    ours = f"In Alilama:\n\n{fenced(IN_ALILAMA.format(**names), 'python')}"
+    in_alilama = ANSWERED_IN_ALILAMA if has_frame else IN_ALILAMA
+    in_transformers = ANSWERED_IN_TRANSFORMERS if has_frame else IN_TRANSFORMERS
+    ours = f"In Alilama:\n\n{fenced(in_alilama.format(**names), 'python')}"
     if not is_mpt(model.config):
         return f"{ours}\n\nTransformers does not have its formulas."
     width = run.config.d_model // run.config.num_heads
     where = "In Transformers (vLLM reads the folder as well)" if width in VLLM_HEAD_DIMS else "In Transformers"
-    return f"{where}:\n\n{fenced(IN_TRANSFORMERS.format(**names), 'python')}\n\n{ours}"
+    return f"{where}:\n\n{fenced(in_transformers.format(**names), 'python')}\n\n{ours}"
 
 
 def describe_scores(run: Run, rows: list[dict[str, float]], hardware: str) -> str:

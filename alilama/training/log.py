@@ -3,13 +3,14 @@
 import csv
 import io
 import math
+from collections.abc import Callable
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
 from alilama.common.config import Config
-from alilama.common.errors import UserError
+from alilama.common.errors import UserError, first_line
 from alilama.common.files import replacing
 
 COLUMNS = ["step", "tokens", "epoch", "train_loss", "val_loss", "val_bits_per_byte", "learning_rate", "tokens_per_s"]
@@ -17,16 +18,27 @@ LOGGERS = {"tensorboard": "torch.utils.tensorboard", "wandb": "wandb"}  # the mo
 
 
 class Log:
-    """Writes the rows of a run that goes on at `step` after those up to it; a row that a full disk cut is left out."""
+    """Writes the rows of a run that goes on at `step` after those up to it; a row that a full disk cut is left out.
 
-    def __init__(self, folder: Path, config: Config, step: int):
-        self.path = folder / "log.csv"
+    What goes wrong with a log is no reason to end a run: `on_message` is told, and a damaged log.csv gets another name.
+    """
+
+    def __init__(self, folder: Path, config: Config, step: int, on_message: Callable[[str], None]):
+        self.path, self._on_message = folder / "log.csv", on_message
         rows = []
         if self.path.exists() and step > 0:
-            rows = [row for row in read_rows(self.path) if None not in (*row, *row.values()) and is_up_to(step, row)]
+            try:
+                rows = read_rows(self.path)
+                if rows and "step" not in rows[0]:
+                    raise UserError(f"{self.path} has no column step")
+            except UserError as error:
+                self.path.replace(folder / "log.damaged.csv")
+                rows = []
+                on_message(f"{error}; it is log.damaged.csv now, and a new one begins here")
         kept = io.StringIO(newline="")
         csv.DictWriter(kept, COLUMNS).writeheader()
-        csv.DictWriter(kept, COLUMNS, extrasaction="ignore").writerows(rows)
+        whole = [row for row in rows if None not in (*row, *row.values()) and is_up_to(step, row)]
+        csv.DictWriter(kept, COLUMNS, extrasaction="ignore").writerows(whole)
         with replacing(self.path) as file:
             file.write(kept.getvalue().encode())
         self._file = open(self.path, "a", newline="", encoding="utf-8")  # noqa: SIM115, open as long as the run
@@ -35,14 +47,25 @@ class Log:
 
     def write(self, row: dict[str, object]):
         """Adds a row of values by COLUMNS; a column that it lacks stays empty."""
-        self._csv.writerow(row)
-        self._file.flush()
+        try:
+            self._csv.writerow(row)
+            self._file.flush()
+        except OSError as error:
+            self._on_message(f"{self.path} was not written ({error.strerror}); a row is missing there")
         numbers = {name: number for name in COLUMNS[1:] if (number := finite(str(row.get(name, "")))) is not None}
-        self._write_elsewhere(numbers, row["step"])
+        try:
+            self._write_elsewhere(numbers, row["step"])
+        except Exception as error:  # of a program of others, or of the network
+            self._on_message(f"The log goes on in log.csv alone, for the other one failed: {first_line(error)}")
+            self._write_elsewhere = self._close_elsewhere = lambda *_: None
 
     def close(self):
-        self._file.close()
-        self._close_elsewhere()
+        """Closes what is open; what cannot be closed has been told of."""
+        for close in (self._file.close, self._close_elsewhere):
+            try:
+                close()
+            except Exception as error:  # as above, and a full disk
+                self._on_message(f"A log was not closed: {first_line(error)}")
 
 
 def open_elsewhere(folder: Path, config: Config, step: int):

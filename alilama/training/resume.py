@@ -6,6 +6,7 @@ model that was best on the validation tokens.
 
 import io
 import pickle
+import zipfile
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from alilama.common.config import DATA_SETTINGS, Config
 from alilama.common.errors import UserError, first_line
 from alilama.common.files import replacing
 from alilama.data.tokenizer import Tokenizer
-from alilama.data.tokens import TokenMeta
+from alilama.data.tokens import SPLITS, TokenMeta
 from alilama.model.folder import load_model, load_shape
 from alilama.model.model import Model
 from alilama.training.step import Step
@@ -124,12 +125,15 @@ class Run:
         if is_same_text and state["tokenizer_sha256"] != self.meta.tokenizer_sha256:
             return "trained with another tokenizer"
         for split, use in (("train", "trained"), ("val", "validated")):
-            if any(before[name][split] != now[name][split] for name in now):
+            if any(before[name][split] != now[name][split] for name in ("documents", "tokens", "bytes")):
                 return f"{use} on other text ({before['tokens'][split]:,} tokens, now {now['tokens'][split]:,})"
+            if before.get("checksums", {}).get(split) != now["checksums"][split]:
+                return f"{use} on other text, of the same number of tokens"
         return None
 
     def _data(self) -> dict:
-        return {"documents": self.meta.documents, "tokens": self.meta.tokens, "bytes": self.meta.bytes}
+        meta = self.meta
+        return {"documents": meta.documents, "tokens": meta.tokens, "bytes": meta.bytes, "checksums": meta.checksums}
 
 
 def saved_settings(folder: Path) -> dict[str, object]:
@@ -152,6 +156,13 @@ def load_state(folder: Path) -> dict | None:
     if not path.exists():
         return None
     try:
+        with zipfile.ZipFile(path) as archive:
+            changed = archive.testzip()  # compares checksums, which torch does not
+    except Exception as error:  # zipfile raises what it comes across in a damaged file
+        raise damaged(folder, first_line(error)) from None
+    if changed is not None:
+        raise damaged(folder, f"{changed} in it has another checksum")
+    try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:  # its message says how to run the code in the file
         raise damaged(folder, "it holds more than tensors and plain values") from None
@@ -159,7 +170,20 @@ def load_state(folder: Path) -> dict | None:
         raise damaged(folder, first_line(error)) from None
     if not isinstance(state, dict) or not all(isinstance(state.get(name), kind) for name, kind in STATE_TYPES.items()):
         raise UserError(f"{path} was not written by train.py; delete {folder} and train again")
+    if not is_possible(state):
+        raise damaged(folder, "it holds numbers that no run has")
     return state
+
+
+def is_possible(state: dict) -> bool:
+    """Whether the plain values of a state, of the types in STATE_TYPES, are those of some run."""
+    counts = [state["data"].get(name) for name in ("documents", "tokens", "bytes")]
+    return (
+        0 <= state["step"] <= state["num_steps"]
+        and state["best_loss"] >= 0  # not NaN either
+        and all(isinstance(name, str) for name in state["config"])
+        and all(isinstance(count, dict) and all(type(count.get(split)) is int for split in SPLITS) for count in counts)
+    )
 
 
 def damaged(folder: Path, reason: str) -> UserError:
@@ -181,10 +205,16 @@ def set_rng_state(states: dict[str, torch.Tensor]):
 
 
 def start_from(folder: str, tokenizer: Tokenizer, config: Config) -> Model:
-    """Returns the model in a folder, to be trained on: its shape and weights, the context and dropout of `config`."""
-    trained = load_known(folder, tokenizer, config)
-    model = Model(replace(trained.config, max_seq_len=config.max_seq_len, dropout=config.dropout))
-    model.load_state_dict(trained.state_dict())
+    """Returns the model in a folder, to be trained on: its shape and weights, the context and dropout of `config`.
+
+    Tokens of a frame that it did not know begin as the mean of all others.
+    """
+    trained = load_known(folder, tokenizer, config, may_lack_frame=True)
+    shape = replace(trained.config, vocab_size=tokenizer.vocab_size, max_seq_len=config.max_seq_len, dropout=config.dropout)
+    model, weights = Model(shape), trained.state_dict()
+    known = weights["wte.weight"]
+    weights["wte.weight"] = torch.cat([known, known.mean(0).expand(tokenizer.vocab_size - len(known), -1)])
+    model.load_state_dict(weights)
     return model
 
 
@@ -195,10 +225,14 @@ def load_teacher(config: Config, tokenizer: Tokenizer, device: str) -> Model | N
     return load_known(config.teacher, tokenizer, config).to(device).requires_grad_(False)
 
 
-def load_known(folder: str, tokenizer: Tokenizer, config: Config) -> Model:
-    """Returns the model in a folder, for token files that its tokenizer made. Raises UserError for another tokenizer."""
+def load_known(folder: str, tokenizer: Tokenizer, config: Config, *, may_lack_frame: bool = False) -> Model:
+    """Returns the model in a folder, for token files that its tokenizer made, or that tokenizer with the tokens of a frame.
+
+    Raises UserError for another tokenizer.
+    """
     model, its_tokenizer = load_model(folder)
-    if its_tokenizer.sha256 != tokenizer.sha256:
+    known = {its_tokenizer.sha256} | ({its_tokenizer.with_frame().sha256} if may_lack_frame else set())
+    if tokenizer.sha256 not in known:
         raise UserError(
             f"{folder} has another tokenizer than {config.tokens_dir}; run python tokenize_data.py --init_from={folder} first"
         )

@@ -59,23 +59,31 @@ def evaluate(
 ) -> Score:
     """Scores a model on ids, (N,) with N >= 2, in the `windows` that `context` and `stride` make, both in tokens.
 
-    It runs in evaluation mode and float32. `on_batch` is told how many ids were scored. Raises UserError where they hold no
-    text.
+    Of prompts with answers the answers are scored. It runs in evaluation mode and float32. `on_batch` is told how many ids
+    were scored. Raises UserError where they hold no text.
     """
-    if not (num_bytes := count_bytes(tokenizer, ids[1:])):
+    is_learned = learned_of(tokenizer, ids)
+    if not (num_bytes := count_bytes(tokenizer, ids[1:][is_learned[1:]])):
         raise UserError(f"there is no text to score in {len(ids)} validation tokens; run tokenize_data.py again with more text")
     was_training = model.training
     model.eval()
     nats = 0.0
-    for inputs, targets, is_scored in windows(ids, context, model.config.vocab_size, stride):
+    for inputs, targets, is_scored in windows(ids, context, model.config.vocab_size, stride, is_learned):
         nats += sum_of_losses(model, inputs, targets, is_scored)
         on_batch(int(is_scored.sum()))
     model.train(was_training)
-    return Score(nats, len(ids) - 1, num_bytes)
+    return Score(nats, int(is_learned[1:].sum()), num_bytes)
+
+
+def learned_of(tokenizer: Tokenizer, ids: np.ndarray) -> np.ndarray:
+    """Tells which ids of a text, (N,), a model learns."""
+    return np.ones(len(ids), bool) if tokenizer.frame is None else tokenizer.frame.is_learned(ids)
 
 
 def sum_of_losses(model: Model, inputs: torch.Tensor, targets: torch.Tensor, is_scored: torch.Tensor) -> float:
     """Returns the cross-entropies in nats of the targets, (B, T), that are scored; in halves where memory runs out."""
+    if not is_scored.any():
+        return 0.0
     device = model.wte.weight.device
     try:
         scored = targets[is_scored].to(device)  # (N,)
@@ -89,9 +97,10 @@ def sum_of_losses(model: Model, inputs: torch.Tensor, targets: torch.Tensor, is_
 
 
 def windows(
-    ids: np.ndarray, context: int, vocab_size: int, stride: int | None = None
+    ids: np.ndarray, context: int, vocab_size: int, stride: int | None = None, is_learned: np.ndarray | None = None
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """Yields (inputs, targets, is_scored), each (B, T), int64 and bool; every id but the first is scored once.
+    """Yields (inputs, targets, is_scored), each (B, T), int64 and bool; every id but the first is scored once, or
+    those of them that are learned, (N,) bool.
 
     Without a stride the windows follow one another without overlap and score all they hold; the last may be shorter than
     `context`. With one, each window begins `stride` ids after the one before and scores its last `stride` targets, so that
@@ -99,7 +108,8 @@ def windows(
     the others, and scores what is left. A text of at most context + 1 ids is one window either way.
     """
     assert stride is None or 1 <= stride <= context
-    tokens = torch.from_numpy(ids.astype(np.int64))
+    is_learned = np.ones(len(ids), bool) if is_learned is None else is_learned
+    tokens, learned = torch.from_numpy(ids.astype(np.int64)), torch.from_numpy(is_learned)
     context = min(context, len(ids) - 1)
     last_start = len(ids) - 1 - context  # of a window that ends with the text
     starts = torch.arange(0, last_start + 1, min(stride or context, context))
@@ -110,9 +120,9 @@ def windows(
     batch_size = max(1, BATCH_LOGITS // (context * vocab_size))
     for start, first in zip(starts.split(batch_size), scored_from.split(batch_size), strict=True):
         places = start[:, None] + torch.arange(context)  # (B, T)
-        yield tokens[places], tokens[places + 1], places >= first[:, None]
+        yield tokens[places], tokens[places + 1], (places >= first[:, None]) & learned[places + 1]
     if ends[-1] < len(ids) - 1:
-        yield from windows(ids[ends[-1] :], context, vocab_size)
+        yield from windows(ids[ends[-1] :], context, vocab_size, is_learned=is_learned[ends[-1] :])
 
 
 def count_bytes(tokenizer: Tokenizer, ids: np.ndarray) -> int:
@@ -127,14 +137,18 @@ def count_bytes(tokenizer: Tokenizer, ids: np.ndarray) -> int:
 
 
 def encode_files(
-    tokenizer: Tokenizer, data_files: list[str], max_tokens: int | None = None, setting: str = "data_files"
+    tokenizer: Tokenizer,
+    data_files: list[str],
+    max_tokens: int | None = None,
+    setting: str = "data_files",
+    text_column: str | None = None,
 ) -> np.ndarray:
     """Returns the ids of text files, or the first `max_tokens` of them, every document preceded by <|endoftext|>.
 
     Raises UserError, naming `setting`, where there is no text in them.
     """
     parts, num_tokens = [], 0
-    for block in read_blocks(find_sources(data_files, setting), tokenizer.native_pattern):
+    for block in read_blocks(find_sources(data_files, setting, text_column), tokenizer.native_pattern):
         parts.append(tokenizer.encode_block(block)[0])
         num_tokens += len(parts[-1])
         if max_tokens is not None and num_tokens >= max_tokens:

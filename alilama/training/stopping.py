@@ -1,6 +1,8 @@
-"""Ctrl-C and SIGTERM end a run after the step it is in, with everything saved."""
+"""Ctrl-C, SIGTERM and a terminal that is closed end a run after the step it is in, with everything saved."""
 
+import os
 import signal
+import sys
 from collections.abc import Callable
 
 import torch
@@ -14,12 +16,19 @@ class StopRequest:
 
     def __init__(self, on_request: Callable[[], None]):
         self._is_made, self._on_request = False, on_request
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)  # Windows has no SIGHUP
+            if number is None or (name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN):  # which nohup asks for
+                continue
             signal.signal(number, self._receive)
 
     def _receive(self, number: int, frame: object):
         self._is_made = True
         signal.signal(number, signal.default_int_handler)
+        if number == getattr(signal, "SIGHUP", None):  # nobody can be told any more
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            for stream in (sys.stdout, sys.stderr):
+                os.dup2(nowhere, stream.fileno())
         self._on_request()
 
     def is_made(self, step: int, log_interval: int, world_size: int) -> bool:

@@ -36,8 +36,8 @@ class Trainer:
 
     Where memory is too small for a batch, it is cut into micro-batches whose gradients are added up; `on_message` is told
     so. Several processes each take their share of a batch and add up their gradients (data parallel); all must be given the
-    same batches. On a CUDA GPU a step becomes two CUDA graphs, the gradients and the update, since small models wait for
-    launches, not for arithmetic.
+    same batches. Where they hold tokens that are not learned, it `may_ignore` these. On a CUDA GPU a step becomes two CUDA
+    graphs, the gradients and the update, since small models wait for launches, not for arithmetic.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class Trainer:
         teacher: Model | None = None,
         *,
         on_message: Callable[[str], None],
+        may_ignore: bool = False,
         rank: int = 0,
         world_size: int = 1,
     ):
@@ -56,7 +57,8 @@ class Trainer:
             raise UserError(f"batch_size = {config.batch_size}: expected a multiple of the {world_size} processes")
         self.model, self.config, self.precision, self.on_message = model, config, precision, on_message
         self.teacher, self.rank, self.world_size = teacher, rank, world_size
-        self.step = Step(model, optimizers, config.grad_clip, scales_loss=precision == torch.float16)
+        scales_loss = precision == torch.float16
+        self.step = Step(model, optimizers, config.grad_clip, scales_loss=scales_loss, may_ignore=may_ignore)
         self.device = self.step.device
         if self.device.type == "cpu":
             keep_freed_memory()
@@ -67,7 +69,7 @@ class Trainer:
             # torch warns of what is meant for graphs in the steps before there is one.
             warnings.filterwarnings("ignore", message=".*capturable=True")
         self.is_compiled = config.compile_model
-        self.loss_of = model.loss if teacher is None else partial(model.loss, teacher=teacher)
+        self.loss_of = partial(model.loss, teacher=teacher, may_ignore=may_ignore)
         self.step.loss_of = self._in_precision(self.loss_of)
         most = config.batch_size // world_size
         if config.micro_batch is None and self.device.type == "cuda":
@@ -130,7 +132,9 @@ class Trainer:
         return loss
 
     def _share(self, windows: torch.Tensor) -> torch.Tensor:
-        """Returns the part of the windows that is this process's, on its device."""
+        """Returns the part of the windows that is this process's, on its device; what is learned is counted in all of them."""
+        if self.step.may_ignore:
+            self.step.num_learned.fill_(max(1, int((windows[:, 1:] >= 0).sum())) / self.world_size)
         windows = windows.chunk(self.world_size)[self.rank]
         if self.device.type == "cuda":
             windows = windows.pin_memory()

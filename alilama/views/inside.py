@@ -22,7 +22,7 @@ def next_tokens(model: Model, tokenizer: Tokenizer, prompt: str = "", count: int
     """
     if not 1 <= count <= tokenizer.vocab_size:
         raise UserError(f"count = {count}: expected 1 to {tokenizer.vocab_size}, the size of the vocabulary")
-    logits = text_logits(model, tokenizer.encode_document(prompt), slice(-1, None))  # (1, V)
+    logits = text_logits(model, tokenizer.encode_prompt(prompt), slice(-1, None))  # (1, V)
     probabilities, ids = logits[0].softmax(0).sort(descending=True, stable=True)
     return list(zip(ids[:count].tolist(), probabilities[:count].tolist(), strict=True))
 

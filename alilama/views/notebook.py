@@ -22,7 +22,7 @@ from alilama.training.scoring import encode_files, evaluate
 from alilama.views.inside import token_probabilities
 from alilama.views.pictures import plot_attention, plot_evaluation
 from alilama.writing.sampling import Sampling
-from alilama.writing.streams import stream_text
+from alilama.writing.streams import shown_before, stream_text
 
 try:
     import ipywidgets as widgets
@@ -69,9 +69,9 @@ def describe(model: Model, tokenizer: Tokenizer) -> HTML:
 
 def write_story(model: Model, tokenizer: Tokenizer, prompt: str = "", **settings):
     """Shows a story while it is written; `settings` are those of `stream_text`. Interrupting the kernel ends it early."""
-    show, pieces = show_live(), []
+    show, pieces, start = show_live(), [], shown_before(tokenizer, prompt)
     with suppress(KeyboardInterrupt):
-        stream_into(pieces, stream_text(model, tokenizer, prompt, **settings), lambda: show(story_html(prompt, pieces)))
+        stream_into(pieces, stream_text(model, tokenizer, prompt, **settings), lambda: show(story_html(start, pieces)))
 
 
 def compare_temperatures(
@@ -84,10 +84,10 @@ def compare_temperatures(
     for temperature in temperatures:
         Sampling(temperature)  # a mistake in the last is said before the first is written
     titles = [f"<b>temperature {temperature}</b>" for temperature in temperatures]
-    show, stories = show_live(), [[] for _ in temperatures]
+    show, stories, start = show_live(), [[] for _ in temperatures], shown_before(tokenizer, prompt)
 
     def show_all():
-        show(table([titles, [story_html(prompt, pieces) for pieces in stories]], width=f"{100 / len(stories):.0f}%"))
+        show(table([titles, [story_html(start, pieces) for pieces in stories]], width=f"{100 / len(stories):.0f}%"))
 
     with suppress(KeyboardInterrupt):
         for pieces, temperature in zip(stories, temperatures, strict=True):
@@ -212,7 +212,7 @@ def story_writer(model: Model, tokenizer: Tokenizer, prompt: str = "") -> Panel:
         settings |= {field.name: settings[field.name] or None for field in fields(Sampling) if field.default is None}
 
         def show():
-            output.value = story_html(start, pieces)
+            output.value = story_html(shown_before(tokenizer, start), pieces)
 
         try:
             with suppress(KeyboardInterrupt):

@@ -17,12 +17,21 @@ from alilama.model.attention import kernel_agrees, linear_bias
 from alilama.model.model import Model
 
 CHUNK = 256  # tokens of a prompt that PyTorch reads together
+TOLD_TOKENS = 512  # of each row, that the kernel reads until it tells how far it is and Ctrl-C stops it
 PROBED_TOKENS, PROBE_TOLERANCE = 4, 1e-3  # of the comparison with the kernel; the tolerance as a share of the largest logit
+
+OnRead = Callable[[int, int], None]  # is told now and then how many tokens of the prompts have been read, and of how many
 
 _computable: WeakKeyDictionary[Model, bool] = WeakKeyDictionary()  # see kernel_computes
 
 
-def choose_decoder(model: Model, rows: int, longest: int, context: int | None) -> "KernelDecoder | TorchDecoder":
+def say_nothing(read: int, total: int):
+    pass
+
+
+def choose_decoder(
+    model: Model, rows: int, longest: int, context: int | None, on_read: OnRead = say_nothing
+) -> "KernelDecoder | TorchDecoder":
     """Returns the fastest decoder for a model where it is, for `rows` texts of up to `longest` tokens.
 
     With a `context` of that many tokens or None, each sees all that were before.
@@ -32,7 +41,7 @@ def choose_decoder(model: Model, rows: int, longest: int, context: int | None) -
     weight = model.wte.weight
     fits_kernel = weight.device.type == "cpu" and weight.dtype == torch.float32 and kernel_agrees()
     is_fast = fits_kernel and kernel_computes(model)
-    return (KernelDecoder if is_fast else TorchDecoder)(model, rows, longest, context)
+    return (KernelDecoder if is_fast else TorchDecoder)(model, rows, longest, context, on_read)
 
 
 @torch.inference_mode()
@@ -59,17 +68,23 @@ def agrees_with_kernel(model: Model) -> bool:
 class KernelDecoder:
     """A float32 model on the CPU, by csrc/kernels/decoder.cpp. It holds a copy of the weights in the order it reads them."""
 
-    def __init__(self, model: Model, rows: int, longest: int, context: int | None):
+    def __init__(self, model: Model, rows: int, longest: int, context: int | None, on_read: OnRead = say_nothing):
         self._decoder = kernels.make_decoder(
             dict(model.named_parameters()), len(model.blocks), model.slopes, rows, longest, context or 0
         )
-        self._rows, self._vocab_size = rows, model.config.vocab_size
+        self._rows, self._vocab_size, self.on_read = rows, model.config.vocab_size, on_read
         self.device = model.wte.weight.device
 
     def read_prompts(self, prompts: list[list[int]]) -> torch.Tensor:
         """Reads the ids that each row begins with, one or more, and returns the logits after them, (B, V)."""
         lengths = np.array([len(prompt) for prompt in prompts])
-        return self._read(np.concatenate([np.array(prompt) for prompt in prompts]), np.arange(self._rows), lengths)
+        logits = np.empty((self._rows, self._vocab_size), np.float32)
+        for start in range(0, lengths.max(), TOLD_TOKENS):
+            rows = np.flatnonzero(lengths > start)
+            parts = [np.array(prompts[row][start : start + TOLD_TOKENS], dtype=np.int64) for row in rows]
+            logits[rows] = self._read(np.concatenate(parts), rows, np.array([len(part) for part in parts]))
+            self.on_read(int(np.minimum(lengths, start + TOLD_TOKENS).sum()), int(lengths.sum()))
+        return torch.from_numpy(logits)
 
     def step(self, ids: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """Reads the next id of each of `rows`, both (n,), and returns the logits after them, (n, V)."""
@@ -84,8 +99,8 @@ class KernelDecoder:
 class TorchDecoder:
     """Any model on any device. All rows read together: shorter prompts are filled up on their left."""
 
-    def __init__(self, model: Model, rows: int, longest: int, context: int | None):
-        self.model, self.rows, self.context = model, rows, context
+    def __init__(self, model: Model, rows: int, longest: int, context: int | None, on_read: OnRead = say_nothing):
+        self.model, self.rows, self.context, self.on_read = model, rows, context, on_read
         self.max_positions = max_positions(longest, context)
         self.device = model.wte.weight.device
         self.num_read = 0  # positions
@@ -103,6 +118,9 @@ class TorchDecoder:
             self.reserve(ids.shape[1])
             logits = self.forward(ids)
             self.num_read += ids.shape[1]
+            unread = longest - self.num_read  # of each prompt, or all of it: they end together
+            total = sum(map(len, prompts))
+            self.on_read(total - sum(min(unread, len(prompt)) for prompt in prompts), total)
         return logits
 
     def step(self, ids: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:

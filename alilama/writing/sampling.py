@@ -1,6 +1,6 @@
 """How the next token is taken from the logits."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import Field, dataclass, field, fields
 
 import torch
@@ -107,7 +107,7 @@ def draw(probabilities: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
 class Sampler:
     """Draws the next id of each row of a batch, always the same ones for a seed on a device; without one others each time."""
 
-    def __init__(self, sampling: Sampling, prompts: list[list[int]], model: Model, seed: int | None, stop_id: int | None):
+    def __init__(self, sampling: Sampling, prompts: list[list[int]], model: Model, seed: int | None, stop_ids: Collection[int]):
         weight = model.wte.weight
         self.sampling = sampling
         self.device = weight.device if weight.device.type == "cuda" else torch.device("cpu")
@@ -123,7 +123,7 @@ class Sampler:
         if sampling.repetition_penalty != 1:
             self.seen = torch.zeros(len(prompts), model.config.vocab_size, dtype=torch.bool, device=self.device)
             for row, prompt in enumerate(prompts):
-                self.seen[row, [id for id in prompt if id != stop_id]] = True  # <|endoftext|> began it, and may end it
+                self.seen[row, [id for id in prompt if id not in stop_ids]] = True  # <|endoftext|> began it, and may end it
 
     def advance(self):
         """To be called before each step, outside of a CUDA graph."""

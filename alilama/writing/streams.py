@@ -3,8 +3,9 @@
 import codecs
 import operator
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import islice
+from numbers import Integral
 
 import torch
 
@@ -12,35 +13,42 @@ from alilama.common.errors import UserError, first_line, is_out_of_memory
 from alilama.data.tokenizer import Tokenizer
 from alilama.model.device import capture, free_bytes
 from alilama.model.model import Model
-from alilama.writing.decoding import KernelDecoder, TorchDecoder, cache_bytes, choose_decoder
+from alilama.writing.decoding import KernelDecoder, OnRead, TorchDecoder, cache_bytes, choose_decoder, say_nothing
 from alilama.writing.sampling import Sampler, Sampling
+
+Prompt = str | Sequence[Mapping[str, str]]  # messages, see Tokenizer.encode_prompt
 
 # ---- text ----
 
 
-def stream_text(model: Model, tokenizer: Tokenizer, prompt: str = "", **settings) -> Iterator[str]:
-    """Yields the text that follows `prompt` as it is made, whole characters only; see `stream_texts`."""
+def stream_text(model: Model, tokenizer: Tokenizer, prompt: Prompt = "", **settings) -> Iterator[str]:
+    """Yields what a model makes of `prompt` as it is made, whole characters only; see `stream_texts`."""
     for [text] in stream_texts(model, tokenizer, [prompt], **settings):
         if text:
             yield text
 
 
-def stream_texts(model: Model, tokenizer: Tokenizer, prompts: Sequence[str], **settings) -> Iterator[list[str]]:
+def stream_texts(model: Model, tokenizer: Tokenizer, prompts: Sequence[Prompt], **settings) -> Iterator[list[str]]:
     """Yields what follows each of `prompts` as it is made, step by step, whole characters only, until all texts have ended.
 
-    `settings` are those of `stream_batch`. An empty prompt begins a text from nothing; one with a special token in it raises
-    UserError.
+    A model that was trained on prompts with answers gives the answer. `settings` are those of `stream_batch`. An empty prompt
+    begins a text from nothing; one with a special token in it raises UserError where there is no frame around it.
     """
     if isinstance(prompts, str):
         raise UserError("prompts: expected a list of texts, such as ['Once']; stream_text takes one")
-    ids = [tokenizer.encode_document(prompt) for prompt in prompts]
+    ids = [tokenizer.encode_prompt(prompt) for prompt in prompts]
     decoders = [codecs.getincrementaldecoder("utf-8")("replace") for _ in prompts]
-    for step in stream_batch(model, ids, stop_id=tokenizer.eot_id, **settings):
+    for step in stream_batch(model, ids, stop_ids=tokenizer.stop_ids, **settings):
         yield [
             decoder.decode(b"" if id is None else tokenizer.token_bytes(id), final=id is None)
             for decoder, id in zip(decoders, step, strict=True)
         ]
     yield [decoder.decode(b"", final=True) for decoder in decoders]
+
+
+def shown_before(tokenizer: Tokenizer, prompt: str) -> str:
+    """Returns what to show before the text that a model makes of a prompt: the prompt, and a gap where that is answered."""
+    return prompt if tokenizer.frame is None else f"{prompt}\n\n"
 
 
 # ---- ids ----
@@ -63,36 +71,37 @@ def stream_batch(
     *,
     max_new_tokens: int = 256,
     seed: int | None = None,
-    stop_id: int | None = None,
+    stop_ids: Collection[int] = (),
     context: int | None = None,
+    on_read: OnRead = say_nothing,
     **sampling,
 ) -> Iterator[list[int | None]]:
     """Yields the next id of each of `prompts`, step by step, None where a text has ended, until all have.
 
-    The model should be in evaluation mode. A text ends before `stop_id` or after `max_new_tokens`. With a `context` of N a
-    token sees the N last ones only, and a text of any length takes the same memory. `sampling` is that of `Sampling`. The
-    same seed gives the same ids on the same device; without one they differ each time. Raises UserError for a value out of
-    range.
+    The model should be in evaluation mode. A text ends before one of `stop_ids` or after `max_new_tokens`. With a `context`
+    of N a token sees the N last ones only, and a text of any length takes the same memory. `on_read` is told now and then how
+    many tokens of the prompts have been read, and of how many. `sampling` is that of `Sampling`. The same seed gives the same
+    ids on the same device; without one they differ each time. Raises UserError for a value out of range.
     """
     try:
         prompts = [[operator.index(id) for id in prompt] for prompt in prompts]
     except TypeError as error:
         raise UserError(f"prompts: expected a list of lists of ids, such as [[1, 2]] ({error})") from None
-    if seed is not None and not -(2**63) <= seed < 2**63:
-        raise UserError(f"seed = {seed}: expected a number of at most 63 bits")
+    if seed is not None and not (isinstance(seed, Integral) and -(2**63) <= seed < 2**63):
+        raise UserError(f"seed = {seed}: expected a whole number of at most 63 bits")
     check_length(model, prompts, max_new_tokens, context)
-    sampler = Sampler(Sampling(**sampling), prompts, model, seed, stop_id)
-    decoder = choose_decoder(model, len(prompts), max(map(len, prompts)) + max_new_tokens, context)
+    sampler = Sampler(Sampling(**sampling), prompts, model, seed, stop_ids)
+    decoder = choose_decoder(model, len(prompts), max(map(len, prompts)) + max_new_tokens, context, on_read)
     steps = (
         next_ids_by_graph(decoder, sampler, prompts)
         if decoder.device.type == "cuda"
-        else next_ids(decoder, sampler, prompts, stop_id)
+        else next_ids(decoder, sampler, prompts, stop_ids)
     )
     ended = [False] * len(prompts)
     for ids in islice(steps, max_new_tokens):
         if max(ids) >= model.config.vocab_size:
             raise UserError("the model's logits are not finite numbers: its weights are damaged; train it again")
-        ended = [before or id == stop_id for before, id in zip(ended, ids, strict=True)]
+        ended = [before or id in stop_ids for before, id in zip(ended, ids, strict=True)]
         if all(ended):
             return
         yield [None if end else id for end, id in zip(ended, ids, strict=True)]
@@ -123,10 +132,10 @@ def check_length(model: Model, prompts: list[list[int]], max_new_tokens: int, co
 
 
 def next_ids(
-    decoder: KernelDecoder | TorchDecoder, sampler: Sampler, prompts: list[list[int]], stop_id: int | None
+    decoder: KernelDecoder | TorchDecoder, sampler: Sampler, prompts: list[list[int]], stop_ids: Collection[int]
 ) -> Iterator[list[int]]:
-    """Yields the next id of every row, without end; rows that have come to `stop_id` are left out."""
-    rows = torch.arange(len(prompts))
+    """Yields the next id of every row, without end; rows that have come to one of `stop_ids` are left out."""
+    rows, stops = torch.arange(len(prompts)), torch.tensor([*stop_ids])
     ids = torch.zeros(len(prompts), dtype=torch.int64)
     logits = decoder.read_prompts(prompts)
     while True:
@@ -134,8 +143,9 @@ def next_ids(
         found = sampler.sample(logits, rows).cpu()
         ids[rows] = found
         yield ids.tolist()
-        if stop_id is not None:
-            rows, found = rows[found != stop_id], found[found != stop_id]
+        if stop_ids:
+            goes_on = ~torch.isin(found, stops)
+            rows, found = rows[goes_on], found[goes_on]
         logits = decoder.step(found, rows)
 
 

@@ -4,8 +4,12 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
+#include <cstdint>
+#include <initializer_list>
 #include <limits>
 #include <map>
+#include <memory>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -19,46 +23,107 @@ namespace py = pybind11;
 namespace alilama {
 namespace {
 
+// A decoder, which one call uses at a time: `is_used` is guarded by the GIL, which a call releases.
+struct SharedDecoder {
+    Decoder decoder;
+    bool is_used = false;
+};
+
+}  // namespace
+}  // namespace alilama
+
+namespace pybind11::detail {
+
+// An object that __init__ has made: what only __new__ has made has memory that nothing was written to.
+template <class Object>
+struct made_caster : type_caster_base<Object> {
+    bool load(handle from, bool convert) {
+        if (!type_caster_base<Object>::load(from, convert)) return false;
+        return from.is_none() || reinterpret_cast<instance*>(from.ptr())->get_value_and_holder().holder_constructed();
+    }
+};
+
+template <>
+struct type_caster<alilama::SharedDecoder> : made_caster<alilama::SharedDecoder> {};
+
+}  // namespace pybind11::detail
+
+namespace alilama {
+namespace {
+
 static_assert(sizeof(BFloat16) == sizeof(uint16_t));
 
 template <class Element>
 using Array = py::array_t<Element, py::array::c_style>;
 
-// Throws std::invalid_argument unless the array called `name` holds `size` numbers.
-template <class Element>
-void check_size(const Array<Element>& array, int64_t size, const char* name) {
-    if (array.size() != size)
-        throw std::invalid_argument(std::string(name) + " holds " + std::to_string(array.size()) +
-                                    " numbers; the shapes of the others ask for " + std::to_string(size));
+using Shape = std::initializer_list<int64_t>;
+
+template <class Numbers>
+std::string written(const Numbers& shape) {
+    std::string text;
+    for (const int64_t size : shape) text += (text.empty() ? "" : ", ") + std::to_string(size);
+    return "(" + text + ")";
 }
 
-// The numbers of the array called `name`, which holds `size` of them. `Number` is float, or BFloat16 for arrays of uint16.
+// Throws std::invalid_argument unless the array called `name` has that shape and may be read where it is.
+template <class Element>
+void check(const Array<Element>& array, Shape shape, const char* name) {
+    const std::vector<int64_t> found(array.shape(), array.shape() + array.ndim());
+    if (!std::equal(found.begin(), found.end(), shape.begin(), shape.end()))
+        throw std::invalid_argument(std::string(name) + " has the shape " + written(found) + "; expected " + written(shape));
+    if (!(array.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_))
+        throw std::invalid_argument(std::string(name) + " does not begin at a multiple of the size of its numbers");
+}
+
+// The numbers of the array called `name`, which has that shape. `Number` is float, or BFloat16 for arrays of uint16.
 template <class Number, class Element>
-const Number* numbers(const Array<Element>& array, int64_t size, const char* name) {
-    check_size(array, size, name);
+const Number* numbers(const Array<Element>& array, Shape shape, const char* name) {
+    check(array, shape, name);
     return reinterpret_cast<const Number*>(array.data());
 }
 
-template <class Number, class Element>
-Number* numbers(Array<Element>& array, int64_t size, const char* name) {
-    check_size(array, size, name);
+bool share_memory(const py::array& a, const py::array& b) {
+    const auto begin = [](const py::array& each) { return reinterpret_cast<uintptr_t>(each.data()); };
+    const auto end = [&](const py::array& each) { return begin(each) + static_cast<uintptr_t>(each.nbytes()); };
+    return begin(a) < end(b) && begin(b) < end(a);
+}
+
+// The same to write to: it shares no memory with `inputs`.
+template <class Number, class Element, class... Inputs>
+Number* output(Array<Element>& array, Shape shape, const char* name, const Inputs&... inputs) {
+    check(array, shape, name);
+    if (!array.writeable()) throw std::invalid_argument(std::string(name) + " is written to, but is read-only");
+    if ((share_memory(array, inputs) || ...))
+        throw std::invalid_argument(std::string(name) + " shares memory with another array, which is read meanwhile");
     return reinterpret_cast<Number*>(array.mutable_data());
+}
+
+void check_threads(int num_threads) {
+    constexpr int kMaxThreads = 1024;
+    if (num_threads < 1 || num_threads > kMaxThreads)
+        throw std::invalid_argument("num_threads = " + std::to_string(num_threads) + ": expected 1 to " +
+                                    std::to_string(kMaxThreads));
 }
 
 template <class Element>
 AttentionShape shape_of(const Array<Element>& qkv) {
-    if (qkv.ndim() != 5 || qkv.shape(2) != 3) throw std::invalid_argument("qkv has another shape than (B, T, 3, H, D)");
-    return {qkv.shape(0), qkv.shape(1), qkv.shape(3), qkv.shape(4)};
+    const std::vector<int64_t> shape(qkv.shape(), qkv.shape() + qkv.ndim());
+    if (shape.size() != 5 || shape[2] != 3 || shape[3] < 1 || shape[4] < 1)
+        throw std::invalid_argument("qkv has the shape " + written(shape) + "; expected (B, T, 3, H, D)");
+    return {shape[0], shape[1], shape[3], shape[4]};
 }
 
+// The arrays may be changed by Python while the GIL is released, which changes numbers and nothing else.
 template <class Number, class Element>
 void forward(const Array<Element>& qkv, const Array<float>& slopes, Array<Element> y, Array<float> logsumexp, int num_threads) {
     const AttentionShape shape = shape_of(qkv);
     const auto [B, T, H, D] = shape;
-    const Number* from = numbers<Number>(qkv, 3 * B * T * H * D, "qkv");
-    const float* slope = numbers<float>(slopes, H, "slopes");
-    Number* to = numbers<Number>(y, B * T * H * D, "y");
-    float* lse = numbers<float>(logsumexp, B * H * T, "logsumexp");
+    check_threads(num_threads);
+    const Number* from = numbers<Number>(qkv, {B, T, 3, H, D}, "qkv");
+    const float* slope = numbers<float>(slopes, {H}, "slopes");
+    Number* to = output<Number>(y, {B, T, H, D}, "y", qkv, slopes);
+    float* lse = output<float>(logsumexp, {B, H, T}, "logsumexp", qkv, slopes, y);
+    if (qkv.size() == 0) return;
     py::gil_scoped_release without_gil;
     attention_forward(shape, from, slope, to, lse, num_threads);
 }
@@ -68,11 +133,13 @@ void backward(const Array<Element>& qkv, const Array<float>& slopes, const Array
               const Array<Element>& grad_y, Array<Element> grad_qkv, int num_threads) {
     const AttentionShape shape = shape_of(qkv);
     const auto [B, T, H, D] = shape;
-    const Number* from = numbers<Number>(qkv, 3 * B * T * H * D, "qkv");
-    const float* slope = numbers<float>(slopes, H, "slopes");
-    const float* lse = numbers<float>(logsumexp, B * H * T, "logsumexp");
-    const Number* grad = numbers<Number>(grad_y, B * T * H * D, "grad_y");
-    Number* to = numbers<Number>(grad_qkv, 3 * B * T * H * D, "grad_qkv");
+    check_threads(num_threads);
+    const Number* from = numbers<Number>(qkv, {B, T, 3, H, D}, "qkv");
+    const float* slope = numbers<float>(slopes, {H}, "slopes");
+    const float* lse = numbers<float>(logsumexp, {B, H, T}, "logsumexp");
+    const Number* grad = numbers<Number>(grad_y, {B, T, H, D}, "grad_y");
+    Number* to = output<Number>(grad_qkv, {B, T, 3, H, D}, "grad_qkv", qkv, slopes, logsumexp, grad_y);
+    if (qkv.size() == 0) return;
     py::gil_scoped_release without_gil;
     attention_backward(shape, from, slope, lse, grad, to, num_threads);
 }
@@ -86,31 +153,50 @@ const Array<float>& weight(const BlockArrays& block, const char* name) {
     return found->second;
 }
 
-Decoder make_decoder(const Array<float>& embedding, const std::vector<BlockArrays>& blocks, const Array<float>& norm_f,
-                     const Array<float>& slopes, int64_t rows, int64_t longest, int64_t context) {
-    if (embedding.ndim() != 2) throw std::invalid_argument("the embedding is not a matrix");
+// Marks a decoder as used. Throws std::invalid_argument where it is.
+class Use {
+public:
+    explicit Use(SharedDecoder& shared) : shared_(shared) {
+        if (shared.is_used) throw std::invalid_argument("another thread uses this Decoder: give each thread its own");
+        shared.is_used = true;
+    }
+    ~Use() { shared_.is_used = false; }
+    Use(const Use&) = delete;
+    Use& operator=(const Use&) = delete;
+
+private:
+    SharedDecoder& shared_;
+};
+
+std::unique_ptr<SharedDecoder> make_decoder(const Array<float>& embedding, const std::vector<BlockArrays>& blocks,
+                                            const Array<float>& norm_f, const Array<float>& slopes, int64_t rows,
+                                            int64_t longest, int64_t context) {
+    if (embedding.ndim() != 2 || embedding.size() == 0) throw std::invalid_argument("the embedding is not a matrix");
     if (blocks.empty() || slopes.size() == 0) throw std::invalid_argument("there are no blocks, or no heads");
-    if (weight(blocks[0], "ffn.up_proj").ndim() != 2) throw std::invalid_argument("ffn.up_proj is not a matrix");
+    const Array<float>& up_proj = weight(blocks[0], "ffn.up_proj");
+    if (up_proj.ndim() != 2 || up_proj.size() == 0) throw std::invalid_argument("ffn.up_proj is not a matrix");
     ModelShape shape;
     shape.V = embedding.shape(0);
     shape.C = embedding.shape(1);
     shape.blocks = static_cast<int64_t>(blocks.size());
     shape.H = slopes.size();
     shape.D = shape.C / shape.H;
-    shape.hidden = weight(blocks[0], "ffn.up_proj").shape(0);
-    constexpr int64_t kMaxContext = std::numeric_limits<int32_t>::max() / 2;  // distances are 32 bits
+    shape.hidden = up_proj.shape(0);
+    constexpr int64_t kMaxRows = int64_t{1} << 20, kMaxLongest = std::numeric_limits<int64_t>::max() - 1024;  // so that no sum
+    constexpr int64_t kMaxContext = Decoder::kMaxPositions - Decoder::kChunk;                                 // overflows
     if (shape.C % shape.H != 0) throw std::invalid_argument(std::to_string(shape.H) + " heads do not divide d_model");
-    if (rows < 1 || longest < 1 || context < 0 || context > kMaxContext)
+    if (rows < 1 || rows > kMaxRows || longest < 1 || longest > kMaxLongest || context < 0 || context > kMaxContext)
         throw std::invalid_argument("rows = " + std::to_string(rows) + ", longest = " + std::to_string(longest) +
-                                    ", context = " + std::to_string(context) +
-                                    ": expected at least 1, 1 and 0, and a context of at most " + std::to_string(kMaxContext));
+                                    ", context = " + std::to_string(context) + ": expected 1 to " + std::to_string(kMaxRows) +
+                                    " rows, longest from 1 to " + std::to_string(kMaxLongest) +
+                                    ", and 0 or a context of at most " + std::to_string(kMaxContext));
     const int64_t C = shape.C, hidden = shape.hidden;
     const auto vector = [](const BlockArrays& block, const char* name, int64_t size) {
-        const float* first = numbers<float>(weight(block, name), size, name);
+        const float* first = numbers<float>(weight(block, name), {size}, name);
         return std::vector<float>(first, first + size);
     };
     const auto matrix = [](const BlockArrays& block, const char* name, int64_t outputs, int64_t inputs) {
-        return PackedMatrix(numbers<float>(weight(block, name), outputs * inputs, name), outputs, inputs);
+        return PackedMatrix(numbers<float>(weight(block, name), {outputs, inputs}, name), outputs, inputs);
     };
     std::vector<DecoderBlock> packed;
     for (const BlockArrays& block : blocks) {
@@ -118,20 +204,34 @@ Decoder make_decoder(const Array<float>& embedding, const std::vector<BlockArray
                           matrix(block, "attn.out_proj", C, C), vector(block, "norm_2", C),
                           matrix(block, "ffn.up_proj", hidden, C), matrix(block, "ffn.down_proj", C, hidden)});
     }
-    return Decoder(shape, embedding.data(), std::move(packed), numbers<float>(norm_f, C, "norm_f"), slopes.data(), rows,
-                   longest, context);
+    return std::unique_ptr<SharedDecoder>(new SharedDecoder{
+        Decoder(shape, numbers<float>(embedding, {shape.V, C}, "embedding"), std::move(packed),
+                numbers<float>(norm_f, {C}, "norm_f"), numbers<float>(slopes, {shape.H}, "slopes"), rows, longest, context)});
 }
 
-void read(Decoder& decoder, const Array<int64_t>& ids, const Array<int64_t>& rows, const Array<int64_t>& lengths,
+// A copy, which nobody changes while the GIL is released, of an array of `size` numbers, or of as many as there are.
+std::vector<int64_t> copied(const Array<int64_t>& array, int64_t size, const char* name) {
+    const int64_t* first = numbers<int64_t>(array, {size}, name);
+    return std::vector<int64_t>(first, first + size);
+}
+
+void read(SharedDecoder& shared, const Array<int64_t>& ids, const Array<int64_t>& rows, const Array<int64_t>& lengths,
           Array<float> logits, int num_threads) {
-    const int64_t n = rows.size();
-    const int64_t* length = numbers<int64_t>(lengths, n, "lengths");
+    check_threads(num_threads);
+    const std::vector<int64_t> row = copied(rows, rows.size(), "rows");
+    const auto n = static_cast<int64_t>(row.size());
+    const std::vector<int64_t> length = copied(lengths, n, "lengths");
     int64_t total = 0;
-    for (int64_t i = 0; i < n; ++i) total += length[i];
-    const int64_t* id = numbers<int64_t>(ids, total, "ids");
-    float* to = numbers<float>(logits, n * decoder.shape().V, "logits");
-    py::gil_scoped_release without_gil;
-    decoder.read(id, rows.data(), length, n, to, num_threads);
+    for (const int64_t each : length) {
+        if (each > ids.size() - total)
+            throw std::invalid_argument("lengths ask for more ids than there are, " + std::to_string(ids.size()));
+        total += std::max<int64_t>(each, 0);
+    }
+    const std::vector<int64_t> id = copied(ids, total, "ids");
+    float* to = output<float>(logits, {n, shared.decoder.shape().V}, "logits");
+    const Use use(shared);
+    const py::gil_scoped_release without_gil;
+    shared.decoder.read(id.data(), row.data(), length.data(), n, to, num_threads);
 }
 
 }  // namespace
@@ -146,7 +246,7 @@ PYBIND11_MODULE(_kernels, m) {
     m.def("attention_forward", &forward<BFloat16, uint16_t>, qkv, slopes, y, logsumexp, threads);
     m.def("attention_backward", &backward<float, float>, qkv, slopes, logsumexp, grad_y, grad_qkv, threads);
     m.def("attention_backward", &backward<BFloat16, uint16_t>, qkv, slopes, logsumexp, grad_y, grad_qkv, threads);
-    py::class_<Decoder>(m, "Decoder")
+    py::class_<SharedDecoder>(m, "Decoder")
         .def(py::init(&make_decoder), py::arg("embedding"), py::arg("blocks"), py::arg("norm_f"), py::arg("slopes"),
              py::arg("rows"), py::arg("longest"), py::arg("context"))
         .def("read", &read, py::arg("ids"), py::arg("rows"), py::arg("lengths"), py::arg("logits").noconvert(), threads);

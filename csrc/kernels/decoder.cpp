@@ -11,8 +11,9 @@
 namespace alilama {
 namespace {
 
-constexpr int kTokens = 6;  // that share the loading of a panel: as many sums as AVX2 has registers for
-constexpr int kPanels = 4;  // that one token meets at once
+constexpr int kTokens = 6;   // that share the loading of a panel: as many sums as AVX2 has registers for
+constexpr int kPanels = 4;   // that one token meets at once
+constexpr int kQueries = 4;  // that attend together
 
 enum class Then { kStore, kAdd, kGelu };  // what becomes of a product: y = Wx, y += Wx, y = gelu(Wx)
 
@@ -131,41 +132,60 @@ struct View {
     }
 };
 
-// Attention of one query, (D,) and scaled, over the keys and values of one head, (slots / kLanes, D, kLanes).
-INLINE void attend_with(const float* q, const float* keys, const float* values, float slope, const View& view, int64_t D,
-                        float* scores, float* y) {
+// Attention of some queries of one head that follow each other, the first of which `view` is of, over its keys and values,
+// (slots / kLanes, D, kLanes): q is scaled, (queries, D) with rows `q_stride` apart, y the same with `y_stride`, and scores
+// has room for (queries, slots).
+template <int queries>
+INLINE void attend_with(const float* q, int64_t q_stride, const float* keys, const float* values, float slope, const View& view,
+                        int64_t D, float* scores, float* y, int64_t y_stride) {
     const int64_t slots = view.slots();
-    Vector top = Vector{} - INFINITY;
+    Vector top[queries];
+    for (int r = 0; r < queries; ++r) top[r] = Vector{} - INFINITY;
     for (int64_t slot = 0; slot < slots; slot += kLanes, keys += D * kLanes) {
-        Vector score = {};
-        for (int64_t d = 0; d < D; ++d) score += q[d] * load(keys + d * kLanes);
-        const IntVector distance = view.distances(slot);
-        score = with_bias(score, slope, __builtin_convertvector(distance, Vector));
-        score = distance < 0 ? Vector{} - INFINITY : score;
-        top = larger(score, top);
-        store(scores + slot, score);
+        Vector score[queries] = {};
+        for (int64_t d = 0; d < D; ++d) {
+            const Vector key = load(keys + d * kLanes);
+            for (int r = 0; r < queries; ++r) score[r] += q[r * q_stride + d] * key;
+        }
+        for (int r = 0; r < queries; ++r) {
+            const IntVector distance = View{view.query + r, view.newest, view.capacity, view.context}.distances(slot);
+            const Vector biased = with_bias(score[r], slope, __builtin_convertvector(distance, Vector));
+            const Vector seen = distance < 0 ? Vector{} - INFINITY : biased;
+            top[r] = larger(seen, top[r]);
+            store(scores + r * slots + slot, seen);
+        }
     }
-    const float normaliser = 1 / exponentiate(scores, slots, maximum(top));
-    constexpr int kTogether = 8;  // numbers of a head whose sums stay in registers
+    float normaliser[queries];
+    for (int r = 0; r < queries; ++r) normaliser[r] = 1 / exponentiate(scores + r * slots, slots, maximum(top[r]));
+    constexpr int kTogether = 8 / queries;  // numbers of a head whose sums stay in registers
     for (int64_t first = 0; first < D; first += kTogether) {
         const int64_t n = std::min<int64_t>(kTogether, D - first);
-        Vector sums[kTogether] = {};
+        Vector sums[queries][kTogether] = {};
         const float* value = values + first * kLanes;
         for (int64_t slot = 0; slot < slots; slot += kLanes, value += D * kLanes) {
-            const Vector p = load(scores + slot);
-            if (n == kTogether) {
-                for (int d = 0; d < kTogether; ++d) sums[d] += p * load(value + d * kLanes);
-            } else {
-                for (int64_t d = 0; d < n; ++d) sums[d] += p * load(value + d * kLanes);
+            for (int r = 0; r < queries; ++r) {
+                const Vector p = load(scores + r * slots + slot);
+                if (n == kTogether) {
+                    for (int d = 0; d < kTogether; ++d) sums[r][d] += p * load(value + d * kLanes);
+                } else {
+                    for (int64_t d = 0; d < n; ++d) sums[r][d] += p * load(value + d * kLanes);
+                }
             }
         }
-        for (int64_t d = 0; d < n; ++d) y[first + d] = sum(sums[d]) * normaliser;
+        for (int r = 0; r < queries; ++r)
+            for (int64_t d = 0; d < n; ++d) y[r * y_stride + first + d] = sum(sums[r][d]) * normaliser[r];
     }
 }
 
 FOR_EVERY_CPU void attend(const float* q, const float* keys, const float* values, float slope, const View& view, int64_t D,
                           float* scores, float* y) {
-    attend_with(q, keys, values, slope, view, D, scores, y);
+    attend_with<1>(q, 0, keys, values, slope, view, D, scores, y, 0);
+}
+
+// kQueries of them, which share the loading of keys and values.
+FOR_EVERY_CPU void attend_together(const float* q, int64_t q_stride, const float* keys, const float* values, float slope,
+                                   const View& view, int64_t D, float* scores, float* y, int64_t y_stride) {
+    attend_with<kQueries>(q, q_stride, keys, values, slope, view, D, scores, y, y_stride);
 }
 
 void prefetch(const float* first, int64_t size) {
@@ -189,9 +209,9 @@ Decoder::Decoder(const ModelShape& shape, const float* embedding, std::vector<De
       blocks_(std::move(blocks)),
       norm_f_(norm_f, norm_f + shape.C),
       slopes_(slopes, slopes + shape.H),
-      longest_(longest),
-      context_(context > 0 ? context : longest),
-      max_positions_(round_up(context > 0 ? std::min(longest, context + kChunk) : longest, kLanes)),
+      longest_(context > 0 ? longest : std::min(longest, kMaxPositions)),
+      context_(context > 0 ? context : longest_),
+      max_positions_(round_up(context > 0 ? std::min(longest, context + kChunk) : longest_, kLanes)),
       read_(rows),
       capacity_(rows),
       keys_(rows * shape.blocks),
@@ -203,10 +223,13 @@ Decoder::Decoder(const ModelShape& shape, const float* embedding, std::vector<De
 
 void Decoder::read(const int64_t* ids, const int64_t* rows, const int64_t* lengths, int64_t n, float* logits, int num_threads) {
     int64_t total = 0;
+    std::vector<bool> is_named(read_.size());
     for (int64_t i = 0; i < n; ++i) {
         const int64_t row = rows[i], num_rows = static_cast<int64_t>(read_.size());
         if (row < 0 || row >= num_rows)
             throw std::invalid_argument("row " + std::to_string(row) + " of " + std::to_string(num_rows) + " does not exist");
+        if (is_named[row]) throw std::invalid_argument("row " + std::to_string(row) + " is named twice");
+        is_named[row] = true;
         if (lengths[i] < 1)
             throw std::invalid_argument("row " + std::to_string(row) + " would read " + std::to_string(lengths[i]) +
                                         " tokens; expected at least 1");
@@ -224,10 +247,12 @@ void Decoder::read(const int64_t* ids, const int64_t* rows, const int64_t* lengt
         reserve(rows[i], read_[rows[i]] + lengths[i]);
         max_slots = std::max(max_slots, capacity_[rows[i]]);
     }
-    scores_.resize(std::max<size_t>(scores_.size(), num_threads * max_slots));
+    scores_.resize(std::max<size_t>(scores_.size(), num_threads * kQueries * max_slots));
     std::vector<float> last(n * shape_.C);  // x after the last token of each row
     std::vector<Piece> pieces;
     std::vector<int64_t> ends;  // rows of `last` by token of the chunk, -1 for tokens in between
+    pieces.reserve(kChunk);
+    ends.reserve(kChunk);
     int64_t first = 0;
     const auto flush = [&] {
         const int64_t count = static_cast<int64_t>(ends.size());
@@ -318,9 +343,17 @@ void Decoder::attend_piece(const Piece& piece, int64_t block, int64_t h, float* 
     prefetch(keys + next, size);
     prefetch(values + next, size);
     View view{begin, begin + piece.count - 1, capacity, context_};
-    for (int64_t t = 0; t < piece.count; ++t, ++view.query) {
-        const int64_t token = piece.first + t;
-        attend(&wide_[token * 3 * C + h * D], keys, values, slopes_[h], view, D, scores, &attended_[token * C + h * D]);
+    for (int64_t t = 0; t < piece.count;) {
+        const float* q = &wide_[(piece.first + t) * 3 * C + h * D];
+        float* y = &attended_[(piece.first + t) * C + h * D];
+        view.query = begin + t;
+        if (piece.count - t >= kQueries) {
+            attend_together(q, 3 * C, keys, values, slopes_[h], view, D, scores, y, C);
+            t += kQueries;
+        } else {
+            attend(q, keys, values, slopes_[h], view, D, scores, y);
+            ++t;
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 #include "vectors.hpp"
@@ -45,16 +46,18 @@ using RowCache = std::vector<float>;
 // memory stays as it is however much is read; with 0 it sees all of them.
 class Decoder {
 public:
-    static constexpr int64_t kChunk = 64;  // tokens that are computed together
+    static constexpr int64_t kChunk = 64;                                              // tokens that are computed together
+    static constexpr int64_t kMaxPositions = std::numeric_limits<int32_t>::max() / 2;  // distances have 32 bits
 
-    // embedding is (V, C), norm_f (C,), slopes (H,); all are copied. `rows` is the size of the batch.
+    // embedding is (V, C), norm_f (C,), slopes (H,); all are copied. `rows` is the size of the batch. A context is at most
+    // kMaxPositions - kChunk; without one no more than kMaxPositions tokens can be read.
     Decoder(const ModelShape& shape, const float* embedding, std::vector<DecoderBlock> blocks, const float* norm_f,
             const float* slopes, int64_t rows, int64_t longest, int64_t context);
 
-    // Lets rows[i] read the next lengths[i] >= 1 of the ids, and writes the logits after its last one, (n, V). The n rows are
-    // distinct. O(parameters + C * positions seen) for each token and V * C for each row; the weights are read once for kChunk
-    // tokens. Throws std::invalid_argument for a row, a length or an id out of range, and std::bad_alloc, both before anything
-    // is read.
+    // Lets rows[i] read the next lengths[i] >= 1 of the ids, and writes the logits after its last one, (n, V). O(parameters + C
+    // * positions seen) for each token and V * C for each row; the weights are read once for kChunk tokens. Throws
+    // std::invalid_argument for a row, a length or an id out of range or a row named twice, and std::bad_alloc, both before
+    // anything is read.
     void read(const int64_t* ids, const int64_t* rows, const int64_t* lengths, int64_t n, float* logits, int num_threads);
 
     const ModelShape& shape() const { return shape_; }
@@ -77,7 +80,7 @@ private:
     std::vector<int64_t> capacity_;                    // by row: for how many positions its caches have room
     std::vector<RowCache> keys_, values_;              // by row and block
     std::vector<float> x_, normed_, wide_, attended_;  // of a chunk: (kChunk, C) and, for qkv and the hidden layer, wider
-    std::vector<float> scores_;                        // by thread, as many as a row has slots
+    std::vector<float> scores_;                        // by thread, of the queries that attend together, by slot
 };
 
 }  // namespace alilama

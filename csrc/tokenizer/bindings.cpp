@@ -22,51 +22,11 @@ namespace py = pybind11;
 namespace alilama {
 namespace {
 
-// The bytes of a Python bytes or str, which keeps its UTF-8 for the next time.
-std::string_view view(const py::object& text) {
-    if (py::isinstance<py::bytes>(text)) return static_cast<std::string_view>(py::reinterpret_borrow<py::bytes>(text));
-    Py_ssize_t size = 0;
-    const char* bytes = PyUnicode_AsUTF8AndSize(text.ptr(), &size);
-    if (!bytes) throw py::error_already_set();  // no str, or one with surrogates
-    return {bytes, static_cast<size_t>(size)};
-}
-
-py::list to_bytes_list(const std::vector<std::string_view>& parts) {
-    py::list list;
-    for (const std::string_view part : parts) list.append(py::bytes(part.data(), part.size()));
-    return list;
-}
-
-// Bound for the tests alone, which compare the pieces with those of the regex package.
-py::list split_pieces(const std::string& pattern_name, const py::bytes& text) {
-    const std::string_view bytes = view(text);
-    const auto* begin = reinterpret_cast<const uint8_t*>(bytes.data());
-    std::vector<std::string_view> pieces;
-    size_t at = 0;
-    for_each_piece(find_pattern(pattern_name), begin, begin + bytes.size(), [&](const uint8_t*, size_t size) {
-        pieces.push_back(bytes.substr(at, size));
-        at += size;
-    });
-    return to_bytes_list(pieces);
-}
-
-// Counts the pieces of a text, or of each document in it, cut at special tokens.
-void add_text(PieceCounter& counter, const std::string& pattern_name, const py::bytes& text,
-              const std::vector<std::string>& special_tokens, bool has_documents) {
-    const Pattern& pattern = find_pattern(pattern_name);
-    const std::string_view bytes = view(text);
-    const py::gil_scoped_release unlocked;
-    for (const std::string_view document : has_documents ? split_documents(bytes) : std::vector{bytes})
-        for (const std::string_view stretch : split_at_tokens(document, special_tokens)) counter.add_text(pattern, stretch);
-}
-
-std::vector<Pair> learn(const PieceCounter& counter, size_t num_merges) {
-    const py::gil_scoped_release unlocked;
-    return learn_merges(counter, num_merges, [] {
-        const py::gil_scoped_acquire locked;
-        if (PyErr_CheckSignals() != 0) throw py::error_already_set();  // Ctrl-C
-    });
-}
+// A counter, which one call uses at a time: `is_used` is guarded by the GIL, which some calls release.
+struct SharedCounter {
+    PieceCounter counter;
+    bool is_used = false;
+};
 
 // An encoder whose ids have 16 or 32 bits, whatever they need, with the caches of pieces that its calls lend each other,
 // one for each call that runs at a time, and with an int for every id. The GIL guards both; a mutex would be held forever
@@ -131,6 +91,116 @@ private:
     std::vector<py::object> ints_;
 };
 
+}  // namespace
+}  // namespace alilama
+
+namespace pybind11::detail {
+
+// An object that __init__ has made: what only __new__ has made has memory that nothing was written to.
+template <class Object>
+struct made_caster : type_caster_base<Object> {
+    bool load(handle from, bool convert) {
+        if (!type_caster_base<Object>::load(from, convert)) return false;
+        return from.is_none() || reinterpret_cast<instance*>(from.ptr())->get_value_and_holder().holder_constructed();
+    }
+};
+
+template <>
+struct type_caster<alilama::SharedCounter> : made_caster<alilama::SharedCounter> {};
+
+template <>
+struct type_caster<alilama::SharedEncoder> : made_caster<alilama::SharedEncoder> {};
+
+}  // namespace pybind11::detail
+
+namespace alilama {
+namespace {
+
+// The bytes of a Python bytes or str, which keeps its UTF-8 for the next time.
+std::string_view view(const py::object& text) {
+    if (py::isinstance<py::bytes>(text)) return static_cast<std::string_view>(py::reinterpret_borrow<py::bytes>(text));
+    Py_ssize_t size = 0;
+    const char* bytes = PyUnicode_AsUTF8AndSize(text.ptr(), &size);
+    if (!bytes) throw py::error_already_set();  // no str, or one with surrogates
+    return {bytes, static_cast<size_t>(size)};
+}
+
+py::list to_bytes_list(const std::vector<std::string_view>& parts) {
+    py::list list;
+    for (const std::string_view part : parts) list.append(py::bytes(part.data(), part.size()));
+    return list;
+}
+
+// Bound for the tests alone, which compare the pieces with those of the regex package.
+py::list split_pieces(const std::string& pattern_name, const py::bytes& text) {
+    const std::string_view bytes = view(text);
+    const auto* begin = reinterpret_cast<const uint8_t*>(bytes.data());
+    std::vector<std::string_view> pieces;
+    size_t at = 0;
+    for_each_piece(find_pattern(pattern_name), begin, begin + bytes.size(), [&](const uint8_t*, size_t size) {
+        pieces.push_back(bytes.substr(at, size));
+        at += size;
+    });
+    return to_bytes_list(pieces);
+}
+
+// Marks a counter as used. Throws std::invalid_argument where it is.
+class Use {
+public:
+    explicit Use(SharedCounter& shared) : shared_(shared) {
+        if (shared.is_used) throw std::invalid_argument("another call uses this PieceCounter: give each thread its own");
+        shared.is_used = true;
+    }
+    ~Use() { shared_.is_used = false; }
+    Use(const Use&) = delete;
+    Use& operator=(const Use&) = delete;
+
+    PieceCounter& operator*() { return shared_.counter; }
+
+private:
+    SharedCounter& shared_;
+};
+
+// Counts the pieces of a text, or of each document in it, cut at special tokens.
+void add_text(SharedCounter& shared, const std::string& pattern_name, const py::bytes& text,
+              const std::vector<std::string>& special_tokens, bool has_documents) {
+    const Pattern& pattern = find_pattern(pattern_name);
+    const std::string_view bytes = view(text);
+    Use counter(shared);
+    const py::gil_scoped_release unlocked;
+    for (const std::string_view document : has_documents ? split_documents(bytes) : std::vector{bytes})
+        for (const std::string_view stretch : split_at_tokens(document, special_tokens)) (*counter).add_text(pattern, stretch);
+}
+
+void add_pieces(SharedCounter& shared, const std::vector<py::bytes>& pieces) {
+    Use counter(shared);
+    for (const py::bytes& piece : pieces) (*counter).add_piece(view(piece));
+}
+
+void merge(SharedCounter& shared, SharedCounter& other) {
+    if (&shared == &other) throw std::invalid_argument("a PieceCounter cannot be merged with itself");
+    Use counter(shared), merged(other);
+    const py::gil_scoped_release unlocked;
+    (*counter).merge(*merged);
+}
+
+size_t drop_rarest(SharedCounter& shared, size_t limit) {
+    Use counter(shared);
+    const py::gil_scoped_release unlocked;
+    return (*counter).drop_rarest(limit);
+}
+
+size_t num_bytes(SharedCounter& shared) { return (*Use(shared)).num_bytes(); }
+
+std::vector<Pair> learn(SharedCounter& shared, size_t num_merges) {
+    Use counter(shared);
+    const py::gil_scoped_release unlocked;
+    return learn_merges(*counter, num_merges, [] {
+        const py::gil_scoped_acquire locked;
+        if (PyErr_CheckSignals() != 0) throw py::error_already_set();  // Ctrl-C
+    });
+}
+
 std::unique_ptr<SharedEncoder> make_encoder(const std::vector<py::bytes>& tokens, const std::array<TokenId, 256>& byte_ids,
                                             const std::vector<std::array<TokenId, 3>>& merges,
                                             const std::vector<TokenId>& whole_pieces) {
@@ -163,6 +233,10 @@ py::array ids_array(size_t size, Write&& write) {
     return std::move(ids);
 }
 
+py::array_t<int64_t> to_array(const std::vector<int64_t>& values) {
+    return py::array_t<int64_t>(static_cast<py::ssize_t>(values.size()), values.data());
+}
+
 py::array encode_to_numpy(SharedEncoder& shared, const std::string& pattern_name, const py::object& text) {
     const Pattern& pattern = find_pattern(pattern_name);
     const std::string_view bytes = view(text);
@@ -187,12 +261,17 @@ py::array encode_pieces(SharedEncoder& shared, const std::vector<py::bytes>& pie
     });
 }
 
+void check_id(const SharedEncoder& shared, TokenId id) {
+    if (id >= shared.encoder.num_ids()) throw std::invalid_argument("id " + std::to_string(id) + " is not a token");
+}
+
 // Encodes the documents of `text`, <|endoftext|> before each one that begins here: all but the first part, and that one
 // too unless `continues`. Empty documents are left out. Returns (ids, tokens of each part, bytes of each part).
 py::tuple encode_documents(SharedEncoder& shared, const std::string& pattern_name, const py::bytes& text, TokenId eot_id,
                            bool continues) {
     const Pattern& pattern = find_pattern(pattern_name);
     const std::string_view bytes = view(text);
+    check_id(shared, eot_id);
     std::vector<int64_t> part_tokens, part_bytes;
     const auto encode_all = [&](auto* out) {
         using Id = std::decay_t<decltype(*out)>;
@@ -211,15 +290,49 @@ py::tuple encode_documents(SharedEncoder& shared, const std::string& pattern_nam
         });
     };
     py::array ids = shared.with_id_type([&](auto id) { return ids_array<decltype(id)>(bytes.size() + 1, encode_all); });
-    const auto to_array = [](const std::vector<int64_t>& values) {
-        return py::array_t<int64_t>(static_cast<py::ssize_t>(values.size()), values.data());
-    };
     return py::make_tuple(ids, to_array(part_tokens), to_array(part_bytes));
 }
 
+// Encodes `text` in stretches of `sizes` bytes, each after the id of `before` that stands there. Returns (ids, tokens of each
+// stretch, with that id).
+py::tuple encode_framed(SharedEncoder& shared, const std::string& pattern_name, const py::bytes& text,
+                        const std::vector<TokenId>& before, const std::vector<size_t>& sizes) {
+    const Pattern& pattern = find_pattern(pattern_name);
+    const std::string_view bytes = view(text);
+    size_t end = 0;
+    for (const size_t size : sizes) {
+        if (size > bytes.size() - end) throw std::invalid_argument("the stretches are longer than the text");
+        end += size;
+    }
+    if (end != bytes.size() || before.size() != sizes.size())
+        throw std::invalid_argument("expected an id before each stretch, and stretches that are the text");
+    for (const TokenId id : before) check_id(shared, id);
+    std::vector<int64_t> stretch_tokens;
+    const auto encode_all = [&](auto* out) {
+        using Id = std::decay_t<decltype(*out)>;
+        return shared.with_cache<Id>([&](PieceCache<Id>& cache) {
+            size_t at = 0;
+            for (size_t i = 0; i < sizes.size(); ++i) {
+                Id* const stretch_begin = out;
+                *out++ = static_cast<Id>(before[i]);
+                out = shared.encoder.encode(pattern, bytes.substr(at, sizes[i]), cache, out);
+                stretch_tokens.push_back(out - stretch_begin);
+                at += sizes[i];
+            }
+            return out;
+        });
+    };
+    py::array ids =
+        shared.with_id_type([&](auto id) { return ids_array<decltype(id)>(bytes.size() + before.size(), encode_all); });
+    return py::make_tuple(ids, to_array(stretch_tokens));
+}
+
+// Whether ids are an array of that type that can be read where it is.
 template <class Id>
 bool is_array_of(const py::object& ids) {
-    return py::isinstance<py::array_t<Id, py::array::c_style>>(ids);
+    if (!py::isinstance<py::array_t<Id, py::array::c_style>>(ids)) return false;
+    const auto array = py::reinterpret_borrow<py::array>(ids);
+    return array.ndim() == 1 && (array.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_);
 }
 
 template <class Id>
@@ -243,7 +356,8 @@ std::string decode(const SharedEncoder& shared, const py::object& ids) {
         if (!PyErr_ExceptionMatches(PyExc_TypeError) && !PyErr_ExceptionMatches(PyExc_OverflowError))
             throw py::error_already_set();
         PyErr_Clear();
-        throw std::out_of_range("id " + std::string(py::repr(item)).substr(0, 40) + " at position " + std::to_string(i) +
+        const auto written = py::reinterpret_steal<py::str>(PyUnicode_Substring(py::repr(item).ptr(), 0, 40));
+        throw std::out_of_range("id " + std::string(written) + " at position " + std::to_string(i) +
                                 " is not a token: ids go from 0 to " + std::to_string(shared.encoder.num_ids() - 1));
     }
     return shared.encoder.decode(values.data(), values.size());
@@ -280,17 +394,14 @@ PYBIND11_MODULE(_bpe, m) {
     m.def("find_document_cut", [](const py::bytes& text) { return find_document_cut(view(text)); });
     m.def("split_pieces", &split_pieces, py::arg("pattern"), py::arg("text"));
 
-    py::class_<PieceCounter>(m, "PieceCounter")
+    py::class_<SharedCounter>(m, "PieceCounter")
         .def(py::init<>())
         .def("add_text", &add_text, py::arg("pattern"), py::arg("text"), py::arg("special_tokens"), py::arg("has_documents"))
-        .def("add_pieces",
-             [](PieceCounter& counter, const std::vector<py::bytes>& pieces) {
-                 for (const py::bytes& piece : pieces) counter.add_piece(view(piece));
-             })
-        .def("merge", &PieceCounter::merge, py::call_guard<py::gil_scoped_release>())
-        .def("drop_rarest", &PieceCounter::drop_rarest, py::arg("limit"), py::call_guard<py::gil_scoped_release>())
+        .def("add_pieces", &add_pieces, py::arg("pieces"))
+        .def("merge", &merge, py::arg("other"))
+        .def("drop_rarest", &drop_rarest, py::arg("limit"))
         .def("learn_merges", &learn, py::arg("num_merges"))
-        .def_property_readonly("num_bytes", &PieceCounter::num_bytes);
+        .def_property_readonly("num_bytes", &num_bytes);
 
     py::class_<SharedEncoder>(m, "Encoder")
         .def(py::init(&make_encoder), py::arg("tokens"), py::arg("byte_ids"), py::arg("merges"), py::arg("whole_pieces"))
@@ -299,6 +410,7 @@ PYBIND11_MODULE(_bpe, m) {
         .def("encode_pieces", &encode_pieces, py::arg("pieces"))
         .def("encode_documents", &encode_documents, py::arg("pattern"), py::arg("text"), py::arg("eot_id"),
              py::arg("continues"))
+        .def("encode_framed", &encode_framed, py::arg("pattern"), py::arg("text"), py::arg("before"), py::arg("sizes"))
         .def("decode_to_bytes", &decode_to_bytes, py::arg("ids"))
         .def("decode_to_str", &decode_to_str, py::arg("ids"), py::arg("errors"));
 }

@@ -1,6 +1,7 @@
 #include "documents.hpp"
 
 #include <cstdint>
+#include <stdexcept>
 
 #include "unicode.hpp"
 
@@ -52,6 +53,8 @@ std::vector<std::string_view> split_documents(std::string_view text) {
 std::vector<std::string_view> split_at_tokens(std::string_view text, const std::vector<std::string>& tokens) {
     std::vector<std::string_view> stretches;
     std::vector<size_t> next(tokens.size(), 0);  // where each token occurs next
+    for (const std::string& token : tokens)
+        if (token.empty()) throw std::invalid_argument("a token that text is cut at is empty");
     for (size_t i = 0; i < tokens.size(); ++i) next[i] = text.find(tokens[i]);
     size_t begin = 0;
     while (true) {

@@ -12,8 +12,8 @@ namespace alilama {
 // Parts of `text` between separators, in order, empty ones included: n separators make n + 1 parts. O(size).
 std::vector<std::string_view> split_documents(std::string_view text);
 
-// The stretches of `text` between occurrences of `tokens`, which are not empty: the leftmost is taken, of those that
-// begin together the longest. O(size * tokens).
+// The stretches of `text` between occurrences of `tokens`: the leftmost is taken, of those that begin together the longest.
+// O(size * tokens). Throws std::invalid_argument for an empty token.
 std::vector<std::string_view> split_at_tokens(std::string_view text, const std::vector<std::string>& tokens);
 
 // Largest position at which a text that goes on after `text` may be cut so that no piece, no character and no separator

@@ -20,6 +20,7 @@ constexpr size_t kMaxScanned = 64;  // bytes of a piece; longer ones are merged 
 
 Encoder::Encoder(const Vocabulary& vocabulary)
     : byte_ids_(vocabulary.byte_ids), merges_(vocabulary.merges), joins_(vocabulary.merges.size()) {
+    if (vocabulary.tokens.size() > size_t{1} << 31) throw std::length_error("there are more than 2^31 tokens");
     offsets_.push_back(0);
     for (const std::string& token : vocabulary.tokens) {
         bytes_ += token;

@@ -105,7 +105,7 @@ struct Vocabulary {
 class Encoder {
 public:
     // Throws std::invalid_argument if a token is not what its merge joins, an id has no token, or a pair comes twice, and
-    // std::length_error if the tokens take 4 GiB or more.
+    // std::length_error if the tokens take 4 GiB or more, or are more than 2^31, as merges must not be either.
     explicit Encoder(const Vocabulary& vocabulary);
 
     // Ids that `encode` may write after the last one.

@@ -17,6 +17,7 @@ uint32_t read_three(const uint8_t* p) { return p[0] | uint32_t{p[1]} << 8 | uint
 }  // namespace
 
 Merges::Merges(const std::vector<Merge>& merges) : merges_(merges) {
+    if (merges.size() > kMaxMerges) throw std::length_error("there are more than 2^31 merges");
     int bits = kLeastBits;
     while ((size_t{1} << bits) < 2 * merges.size()) ++bits;
     slot_shift_ = 64 - bits;

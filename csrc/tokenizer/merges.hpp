@@ -22,7 +22,7 @@ class Merges {
 public:
     static constexpr uint32_t kMissing = 0xFFFFFFFF;
 
-    // Throws std::invalid_argument if a pair comes twice.
+    // Throws std::invalid_argument if a pair comes twice, and std::length_error if there are more than 2^31.
     explicit Merges(const std::vector<Merge>& merges);
 
     size_t size() const { return merges_.size(); }
@@ -44,6 +44,7 @@ public:
 
 private:
     static constexpr int kLeastBits = 10;  // of the slots
+    static constexpr size_t kMaxMerges = size_t{1} << 31;
 
     struct Slot {
         uint32_t tag = 0, rank = kMissing;

@@ -1,6 +1,5 @@
 #include "trainer.hpp"
 
-#include <limits>
 #include <queue>
 #include <stdexcept>
 #include <string_view>
@@ -74,8 +73,8 @@ private:
 
 MergeState::MergeState(const PieceCounter& pieces) : sizes_(256, 1) {
     const size_t num_cells = pieces.piece_bytes() + pieces.num_pieces() + 1;
-    if (num_cells >= std::numeric_limits<Position>::max())
-        throw std::length_error("the distinct pieces of the text take 4 GiB or more");
+    constexpr size_t kMaxCells = (size_t{1} << 31) - 65536;  // the pairs, of which a merge makes two, have numbers of 32 bits
+    if (num_cells > kMaxCells) throw std::length_error("the distinct pieces of the text take 2 GiB or more");
     cells_.reserve(num_cells);
     counts_.reserve(pieces.num_pieces());
     cells_.push_back({kEdge, 0});

@@ -64,7 +64,7 @@ def our_stories(arguments: argparse.Namespace, model, tokenizer: Tokenizer) -> l
         max_new_tokens=arguments.tokens,
         temperature=arguments.temperature,
         seed=arguments.seed,
-        stop_id=tokenizer.eot_id,
+        stop_ids=[tokenizer.eot_id],
     )
 
 

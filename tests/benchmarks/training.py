@@ -35,7 +35,8 @@ from torch.nn.attention.flex_attention import create_block_mask
 from alilama.common.config import Config, read_settings
 from alilama.common.errors import first_line
 from alilama.data.batches import TrainingWindows
-from alilama.data.tokens import TokenFiles, TokenMeta
+from alilama.data.checksums import BlockChecksums
+from alilama.data.tokens import BLOCK_TOKENS, TokenFiles, TokenMeta
 from alilama.model.attention import alibi_bias, alibi_slopes, block_attention, check_kernel, choose_attention, masked_attention
 from alilama.model.device import choose_device
 from alilama.model.model import Model, ModelConfig
@@ -131,8 +132,10 @@ def random_windows(name: str, context: int, batch_size: int) -> tuple[ModelConfi
     d_model, blocks, num_heads, vocab_size = SHAPES[name]
     shape = ModelConfig(vocab_size, d_model, blocks, num_heads, 4 * d_model, context)
     ids = np.random.default_rng(0).integers(vocab_size, size=2 * batch_size * context + 1, dtype=np.uint16)
-    meta = TokenMeta(vocab_size, "", {"train": 1}, {"train": len(ids)}, {"train": 0}, {"train": []})
-    files = TokenFiles(meta, ids, ids, np.zeros(1, np.int64), np.array([0, 1]))
+    meta = TokenMeta(vocab_size, "", {"train": 1}, {"train": len(ids)}, {"train": 0}, {}, {"train": []})
+    start, of_blocks = np.zeros(1, np.int64), BlockChecksums(BLOCK_TOKENS)
+    of_blocks.add(ids, start)
+    files = TokenFiles(meta, ids, ids, start, np.array([0, 1]), of_blocks.finish(), of_blocks.finish())
     return shape, TrainingWindows(files, context, batch_size, seed=0)
 
 

@@ -99,13 +99,23 @@ def test_every_setting_can_be_given_in_both_forms_and_changes_nothing_else(name)
         config = vars(load(*argv))
         assert config[name] == value and type(config[name]) is type(value)
         shape = USUAL_SHAPE.keys() | {"hidden_dim", "num_heads"}
-        derived = {"d_model": {"hidden_dim"}, "train_tokens": {"epochs"}, "init_from": shape, "minutes": USUAL.keys() | shape}
+        derived = {
+            "d_model": {"hidden_dim"},
+            "train_tokens": {"epochs"},
+            "init_from": {"learning_rate", *shape},
+            "minutes": USUAL.keys() | shape,
+        }
         assert {other for other in config if config[other] != before[other]} == {name} | derived.get(name, set())
 
 
 def test_two_lengths_are_refused():
     with pytest.raises(UserError, match=r"epochs = 2\.0 and train_tokens = 1000000: expected one of them to be None"):
         load("--epochs=2", "--train_tokens=1e6")
+
+
+def test_a_model_that_is_trained_on_gets_a_tenth_of_the_learning_rate():
+    assert load().learning_rate == 0.045 and load("--init_from=models/a").learning_rate == 0.0045
+    assert load("--init_from=models/a", "--learning_rate=0.02").learning_rate == 0.02
 
 
 def test_hidden_dim_is_derived_after_the_command_line_and_none_can_be_given():
@@ -184,7 +194,7 @@ REFUSED = {
     "beta2": ["1.5"],
     "epochs": ["0", "-1", "nan", "inf"],
     "train_tokens": ["0"],
-    "learning_rate": ["0", "-1", "nan", "None"],
+    "learning_rate": ["0", "-1", "nan"],
     "weight_decay": ["-0.1", "nan"],
     "grad_clip": ["0"],
     "batch_size": ["0"],

@@ -5,10 +5,11 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from helpers import token_files
+from helpers import token_files, with_checksums
 
 from alilama.common.errors import UserError
 from alilama.data.batches import TrainingWindows
+from alilama.data.frames import Frame
 from alilama.data.tokens import BLOCK_TOKENS
 
 EOT = "<|endoftext|>"
@@ -139,6 +140,7 @@ def test_of_a_huge_text_only_what_a_batch_needs_is_read(tmp_path):
     ids = np.lib.format.open_memmap(tmp_path / "train.npy", mode="w+", dtype=np.uint16, shape=(1_000_000_000,))
     tokens = token_files(ids[:1])
     tokens.train, tokens.blocks = ids, np.append(0, np.ones(-(-len(ids) // BLOCK_TOKENS), np.int64))
+    with_checksums(tokens)
     tracemalloc.start()
     windows = TrainingWindows(tokens, 128, 8, seed=1)
     assert windows.batch(0).shape == windows.batch(10**7).shape == (8, 129)
@@ -149,9 +151,65 @@ def test_of_a_huge_text_only_what_a_batch_needs_is_read(tmp_path):
 def test_damaged_documents_and_ids_are_refused():
     tokens = token_files(np.arange(100, dtype=np.uint16))
     tokens.documents, tokens.blocks = np.array([0, 50, 30, 70]), np.array([0, 4])
+    with pytest.raises(UserError, match=r"train_documents\.npy is damaged: it has another checksum"):
+        TrainingWindows(tokens, 8, 1, 0).batch(0)
+    with_checksums(tokens)
     with pytest.raises(UserError, match=r"train_documents\.npy or train_blocks\.npy is damaged"):
         TrainingWindows(tokens, 8, 1, 0).batch(0)
     tokens = token_files(np.arange(100, dtype=np.uint16))
     tokens.meta.vocab_size = 40
     with pytest.raises(UserError, match=r"train\.npy is damaged: it holds id \d+, and the tokenizer has 40"):
         TrainingWindows(tokens, 8, 12, 0).batch(0)
+
+
+# ---- prompts and answers ----
+
+FRAME = Frame({EOT: 0, "<|system|>": 1, "<|user|>": 2, "<|assistant|>": 3, "<|end|>": 4}, 0, 1 << 16)
+
+
+def conversations(number: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Ids of texts and conversations, no text token twice, and which of them are learned, written down as they are made."""
+    rng, next_id, ids, learned = np.random.default_rng(seed), itertools.count(5), [], []
+
+    def write(new, is_learned: bool):
+        ids.extend(new)
+        learned.extend([is_learned] * len(new))
+
+    for _ in range(number):
+        write([0], not learned or ids[-1] != 4)  # what follows the end of a message is not predicted
+        if rng.random() < 0.3:
+            write([next(next_id) for _ in range(rng.integers(1, 40))], True)
+            continue
+        for _ in range(rng.integers(1, 4)):
+            role, text = int(rng.integers(1, 4)), [next(next_id) for _ in range(rng.integers(0, 30))]
+            write([role], False)
+            write([*text, 4], role == 3)
+    return np.array(ids, np.uint16), np.array(learned)
+
+
+@pytest.mark.parametrize("context", [3, 9, 64])
+def test_what_is_learned_of_a_window_is_what_is_learned_of_its_place_in_the_text(context, sections):
+    """But for an <|endoftext|>, which is learned where it ends a text, and an epoch puts it behind another one."""
+    ids, learned = conversations(40, seed=context)
+    tokens, numbered = token_files(ids), token_files(ids)
+    numbered.train = np.arange(len(ids), dtype=np.uint16)
+    with_checksums(numbered)
+    framed = TrainingWindows(tokens, context, 1, seed=1, frame=FRAME)
+    plain, places = TrainingWindows(tokens, context, 1, seed=1), TrainingWindows(numbered, context, 1, seed=1)
+    for epoch in range(2):
+        found, windows, positions = (epoch_of(each, epoch) for each in (framed, plain, places))
+        assert np.array_equal(np.where(found < 0, ~found, found), windows) and np.array_equal(ids[positions], windows)
+        expected, before = learned[positions], windows[:, :-1]
+        goes_on = (expected[:, :-1] | (before == 0) | (before == 3)) & (before != 4)
+        expected[:, 1:] = np.where(windows[:, 1:] == 0, goes_on, expected[:, 1:])
+        assert np.array_equal((found >= 0)[:, 1:], expected[:, 1:])  # of the first token nothing is predicted
+        assert expected.any() and not expected.all()
+
+
+def test_a_batch_of_conversations_is_a_function_of_the_seed_and_the_step_alone(sections):
+    ids, _ = conversations(40, seed=0)
+    in_order = TrainingWindows(token_files(ids), 10, 7, seed=5, frame=FRAME)
+    batches = [in_order.batch(step) for step in range(20)]
+    for step in (19, 3, 14, 0):
+        assert np.array_equal(TrainingWindows(token_files(ids), 10, 7, seed=5, frame=FRAME).batch(step), batches[step])
+    assert all(batch.dtype == np.int64 and (batch < 0).any() and (batch >= 0).any() for batch in batches)

@@ -17,9 +17,11 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 from helpers import write_prose, write_text
+from tokenizer_cases import encoded, ids_of
 
 from alilama.common.errors import UserError
 from alilama.data import hub
+from alilama.data.frames import FRAME_TOKENS
 from alilama.data.hub import HubDataset
 from alilama.data.opening import ZSTD
 from alilama.data.text import find_sources, read_blocks
@@ -78,15 +80,6 @@ KINDS = {
     ".parquet": lambda texts: as_parquet(texts, row_group_size=3),
     "dictionary.parquet": lambda texts: as_parquet(texts, kind=pyarrow.dictionary(pyarrow.int32(), pyarrow.string())),
 }
-
-
-def ids_of(tokenizer: Tokenizer, texts) -> list[int]:
-    return [id for text in texts for id in (tokenizer.eot_id, *tokenizer.encode_ordinary(text))]
-
-
-def encoded(tokenizer: Tokenizer, names, **options) -> list[int]:
-    blocks = read_blocks(find_sources(names, **options), tokenizer.native_pattern)
-    return [id for block in blocks for id in tokenizer.encode_block(block)[0].tolist()]
 
 
 @pytest.mark.parametrize("pattern", ["gpt4", r"\w+|\W"])
@@ -149,6 +142,18 @@ BROKEN = {
     "surrogate.json": (b'[{"text": "\\ud800"}]', r"json, line 1: text is not Unicode"),
     "nested.json": (b'{"data": [{"text": "a"}]}', r"json, line 1: there is no column 'text', only data; set text_column"),
     "numbers.json": (b'{"text": ["a", 5]}', r"json, line 1: text is not text but int"),
+    "half a pair.jsonl": (
+        b'{"prompt": "a", "completion": "b"}\n' * 6 + b'{"prompt": "a"}',
+        r"line 7: there is no column 'completion'",
+    ),
+    "half a pair.csv": (b"id,prompt\n1,a\n", r"csv, line 1: there is no column 'completion' beside 'prompt'; add it"),
+    "a number.json": (b'[{"prompt": "a",\n"completion": 5}]', r"json, line 1: completion is not text but int"),
+    "a list.json": (b'{"prompt": ["a"], "completion": [["b"]]}', r"json, line 1: completion is not text but list"),
+    "lengths.json": (b'{"prompt": ["a"], "completion": ["b", "c"]}', r"line 1: .*prompt, completion are not of one length"),
+    "a role.jsonl": (b'\n{"messages": [{"role": ["user"], "content": "a"}]}', r"jsonl, line 2: message 1 is .*expected"),
+    "half a character.json": (b'{"messages": [{"role": "user", "content": "\\ud800"}]}', r"line 1: message 1 is not Unicode"),
+    "no list.jsonl": (b'{"messages": {"role": "user"}}', r"jsonl, line 1: messages is not a list but dict; mend the row, or"),
+    "empty.jsonl": (b"{}", r"jsonl, line 1: there is no column 'text', only none"),
     "fields.csv": (b'text,id\n"a\nb",1\nc, d,2\n', r"csv, line 4 has 3 fields, and the header 2"),
     "a long header.csv": (b'"a\nb",text\nc\n', r"csv, line 3 has 1 fields"),
     "quote.csv": (b'text,id\na,1\n"b" c,2\n', r"csv, line 3: .*quote"),
@@ -182,6 +187,15 @@ def test_a_parquet_column_must_be_there_and_be_text(tmp_path):
     for column, message in (("story", "no column 'story', only id, text"), ("id", "column 'id' is not text but int64")):
         with pytest.raises(UserError, match=message):
             list(read_blocks(find_sources(str(path), text_column=column), "gpt4"))
+
+
+def test_rows_of_parquet_are_numbered_over_all_of_the_file(tmp_path, monkeypatch):
+    monkeypatch.setattr("alilama.data.rows.MAX_BATCH_ROWS", 4)
+    messages = [[{"role": "assistant" if i != 9 else "tool", "content": "a"}] for i in range(20)]
+    file = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table({"messages": messages}), file)
+    with pytest.raises(UserError, match=r"rows\.parquet, line 10: message 1 is .*tool"):
+        list(read_blocks(find_sources(str(write_text(tmp_path, "rows.parquet", file.getvalue()))), "gpt4"))
 
 
 def test_reading_csv_leaves_the_limit_of_others_as_it_was(tmp_path):
@@ -329,6 +343,16 @@ def test_a_dataset_of_the_hub_gives_a_document_for_each_row(local_hub, tokenizer
     write_text(local_hub, "own.txt", "own")
     names = ["hf://owner/set?split=validation", str(local_hub / "own.txt")]
     assert encoded(tokenizer, names) == ids_of(tokenizer, [*STORIES[:3], "own"])
+
+
+def test_a_dataset_of_the_hub_may_hold_prompts_and_answers(local_hub):
+    tokenizer, file = Tokenizer([], special_tokens=(EOT, *FRAME_TOKENS)), io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table({"completion": ["b", "", "d"], "prompt": ["a", "no", EOT]}), file)
+    for split in ("train", "validation"):
+        write_text(local_hub, f"data/{split}-00000-of-00001.parquet", file.getvalue())
+    found = tokenizer.decode(encoded(tokenizer, "hf://owner/set"))
+    expected = [f"{EOT}<|user|>{prompt}<|end|><|assistant|>{answer}<|end|>" for prompt, answer in (("a", "b"), (EOT, "d"))]
+    assert found == "".join(expected)
 
 
 def test_a_dataset_of_the_hub_is_held_out_from_like_a_file(local_hub, tokenizer, tmp_path):

@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import importlib
+import json
 import lzma
 import random
 import signal
@@ -24,6 +25,16 @@ def texts(tmp_path):
 
 def names_of(sources):
     return [source.path.name for source in sources]
+
+
+def test_a_file_that_links_lead_to_is_found_once(tmp_path):
+    path = write_text(tmp_path / "texts", "b.txt", "one")
+    (tmp_path / "texts" / "a.txt").symlink_to(path)
+    (tmp_path / "texts" / "c.txt").hardlink_to(path)
+    write_text(tmp_path / "texts", "d.txt", "two")
+    assert [source.path.name for source in find_sources(tmp_path / "texts")] == ["a.txt", "d.txt"]
+    both = [tmp_path / "texts" / "d.txt", path, tmp_path / "texts" / "a.txt", tmp_path / "texts" / "d.txt"]
+    assert [source.path.name for source in find_sources(both)] == ["d.txt", "b.txt"]
 
 
 def test_a_file_is_one_source_of_its_whole_size(texts):
@@ -109,7 +120,7 @@ NO_TEXT = {
     "e.txt": (b"PAR1\x15\x04" + bytes(50), r"is a parquet file, .*\.parquet"),
     "f.docx": (b"PK\x03\x04\x14\0" + bytes(50), r"is a ZIP archive, .*unpack it, or save it as plain text"),
     "g.pdf": (b"%PDF-1.7\n" + PROSE, r"is a PDF, .*pdftotext"),
-    "h.txt": (b"\x7fELF\x02\x01\x01" + bytes(500) + PROSE[:900], r"is not UTF-8 text, for \d+% of its first bytes are not"),
+    "h.txt": (b"\x7fELF\x02\x01\x01" + bytes(500) + PROSE[:900], r"is a program, not plain text: take its source"),
     "i.png": (b"\x89PNG\r\n\x1a\n" + random.Random(1).randbytes(9999), r"is not UTF-8 text.*leave it out"),
     "j.txt": (PROSE.decode().encode("utf-16"), r"is UTF-16 text, .*iconv -f UTF-16 -t UTF-8"),
     "k.txt": (PROSE.decode().encode("utf-16-le"), r"is UTF-16 text"),
@@ -121,7 +132,7 @@ NO_TEXT = {
     "p.jsonl": (PROSE.decode().encode("utf-16"), r"is UTF-16 text"),
     "q.txt.gz": (gzip.compress(random.Random(2).randbytes(9999)), r"is not UTF-8 text"),
     "r.tar.gz": (gzip.compress(b"a.txt".ljust(257, b"\0") + b"ustar\x0000" + PROSE * 9), r"is a tar archive"),
-    "s.npy": (b"\x93NUMPY\x01\0" + random.Random(3).randbytes(9999), r"is not UTF-8 text"),
+    "s.npy": (b"\x93NUMPY\x01\0" + random.Random(3).randbytes(9999), r"is a NumPy array, as token files are, not plain text"),
 }
 
 
@@ -210,3 +221,27 @@ def test_text_without_a_place_to_cut_is_cut_with_a_warning_and_loses_nothing(tok
 def test_fewer_than_one_thread_is_refused(number, tokenizer):
     with pytest.raises(UserError, match=f"num_threads = {number}"):
         tokenizer.encode_batch(["a"], num_threads=number)
+
+
+def test_blocks_of_rows_are_all_texts_or_all_conversations_and_none_holds_much_more_than_its_share(tmp_path, monkeypatch):
+    monkeypatch.setattr("alilama.data.text.BLOCK_BYTES", 2000)
+    rng, rows, expected = random.Random(1), [], []
+    for _ in range(300):
+        said = [rng.choice(["", "a", "naïve 🦙 " * 40]) for _ in range(rng.randint(0, 4))]
+        roles = [rng.choice(["system", "user"]) for _ in said]
+        messages = [*zip(roles, said, strict=True), ("assistant", "b")]
+        is_text = len(rows) % 50 < 20
+        row = {"text": "c"} if is_text else {"messages": [{"role": role, "content": text} for role, text in messages]}
+        rows.append(json.dumps(row))
+        expected.append("c" if is_text else messages)
+    path = write_text(tmp_path, "rows.jsonl", "\n".join(rows))
+    blocks, found = list(read_blocks(find_sources(str(path)), "gpt4")), []
+    for block in blocks:
+        if block.conversations is None:
+            found += [document.decode() for document in block.documents()]
+            continue
+        found += [[(role, content.decode()) for role, content in each] for each in block.conversations]
+        texts = ["".join(text for _, text in messages).encode() for messages in found[-len(block.conversations) :]]
+        assert block.documents() == texts and block.text == b"".join(texts) and not block.continues
+        assert len(block.text) < 4000 and sum(map(len, block.conversations)) < 50  # those without text count too
+    assert found == expected and len(blocks) > 30 and 0 < sum(block.size for block in blocks) <= path.stat().st_size

@@ -11,9 +11,10 @@ from helpers import files_of, write_prose, write_text
 
 from alilama.common import files
 from alilama.common.errors import UserError
+from alilama.data.frames import FRAME_TOKENS
 from alilama.data.text import Source, find_sources, map_blocks, read_blocks
 from alilama.data.tokenizer import PATTERNS, Tokenizer
-from alilama.data.tokens import load_token_files, write_token_files
+from alilama.data.tokens import find_beginning, load_token_files, write_token_files
 
 EOT = "<|endoftext|>"
 
@@ -390,3 +391,55 @@ def test_separators_alone_leave_nothing_to_hold_out(tokenizer, tmp_path):
     write_text(tmp_path, "a.txt", f"{EOT}\n{EOT}\n")
     with pytest.raises(UserError, match="leaves nothing for"):
         write_token_files(tokenizer, find_sources(str(tmp_path)), tmp_path / "tokens", val_fraction=0.3)
+
+
+# ---- prompts and answers ----
+
+
+@pytest.mark.parametrize("num_rows", [3, 50])
+@pytest.mark.parametrize("block_bytes", [30, 1 << 20])
+def test_conversations_are_held_out_whole_however_few_they_are(num_rows, block_bytes, tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setattr("alilama.data.text.BLOCK_BYTES", block_bytes)
+    framed = tokenizer.with_frame()
+    pairs = [(f"Question {i}?\n" * 9, f"Answer {i}.\n" * (i % 4 + 1)) for i in range(num_rows)]
+    rows = "\n".join(json.dumps({"prompt": prompt, "completion": answer}) for prompt, answer in pairs)
+    sources = find_sources(str(write_text(tmp_path, "rows.jsonl", rows)))
+    meta = write_token_files(framed, sources, tmp_path / "t", val_fraction=1 / 3, num_threads=2)
+    documents = [f"{EOT}<|user|>{prompt}<|end|><|assistant|>{answer}<|end|>" for prompt, answer in pairs]
+    for split, chosen in (("train", [i for i in range(num_rows) if i % 3 != 2]), ("val", [*range(2, num_rows, 3)])):
+        assert framed.decode(np.load(tmp_path / "t" / f"{split}.npy")) == "".join(documents[i] for i in chosen)
+        assert meta.documents[split] == len(chosen)
+        assert meta.bytes[split] == sum(len("".join(pairs[i])) for i in chosen)
+    tokens = load_token_files(tmp_path / "t", framed)
+    assert tokens.documents.tolist() == np.flatnonzero(tokens.train == framed.eot_id).tolist()
+
+
+def test_a_large_file_of_few_conversations_is_not_cut_within_one(tokenizer, tmp_path):
+    framed, rows = tokenizer.with_frame(), {"a.jsonl": [("long " * 900, "answer")] * 3, "b.jsonl": [("ask", "say")] * 40}
+    for name, pairs in rows.items():
+        write_text(tmp_path, name, "\n".join(json.dumps({"prompt": prompt, "completion": said}) for prompt, said in pairs))
+    meta = write_token_files(framed, find_sources(str(tmp_path)), tmp_path / "t")
+    assert meta.documents == {"train": 41, "val": 2} and meta.sources["val"] == []
+    said = [f"{EOT}<|user|>{prompt}<|end|><|assistant|>{said}<|end|>" for pairs in rows.values() for prompt, said in pairs]
+    for split, documents in (("train", [*said[:19], *said[20:39], *said[40:]]), ("val", [said[19], said[39]])):
+        assert framed.decode(np.load(tmp_path / "t" / f"{split}.npy")) == "".join(documents)
+
+
+@pytest.mark.parametrize(
+    ("document", "expected"),
+    [
+        ("Once upon a time Zoë", "Once "),
+        ("a", "a"),
+        ("ab🦙", "ab"),  # without half a character
+        ([("system", "s"), ("user", "Who? 🦙"), ("assistant", "I.")], "Who? 🦙"),
+        ([("user", ""), ("user", "b"), ("assistant", "I.")], ""),
+    ],
+)
+def test_a_text_begins_with_a_few_tokens_and_a_conversation_with_all_that_the_user_says(document, expected):
+    framed = Tokenizer([(ord("O"), ord("n"))], special_tokens=(EOT, *FRAME_TOKENS))
+    if isinstance(document, str):
+        ids = framed.encode_document(document)
+    else:
+        ids = framed.encode_prompt([{"role": role, "content": text} for role, text in document])
+    assert find_beginning(framed, np.array(ids + ids, np.uint16)) == expected
+    assert find_beginning(framed, np.array([65, *ids], np.uint16)) == expected  # behind the rest of a document

@@ -7,6 +7,7 @@ import regex
 import tiktoken
 from oracles import PATTERN_STRINGS, WHOLE, mixed_text
 
+from alilama.data.text import find_sources, read_blocks
 from alilama.data.tokenizer import Tokenizer
 
 EOT = "<|endoftext|>"
@@ -65,6 +66,17 @@ def train_texts(texts, pattern="gpt4", **more):
 
 def train_files(files, pattern="gpt4", **more):
     return lambda **kwargs: Tokenizer.train(files, pattern=pattern, **more, **kwargs)
+
+
+def ids_of(tokenizer: Tokenizer, texts) -> list[int]:
+    """The ids of documents, text by text."""
+    return [id for text in texts for id in (tokenizer.eot_id, *tokenizer.encode_ordinary(text))]
+
+
+def encoded(tokenizer: Tokenizer, names, **options) -> list[int]:
+    """The ids of what `data_files` names."""
+    blocks = read_blocks(find_sources(names, **options), tokenizer.native_pattern)
+    return [id for block in blocks for id in tokenizer.encode_block(block)[0].tolist()]
 
 
 def cut(pattern: str, text: bytes) -> list[bytes]:

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from alilama.common.errors import UserError
 from alilama.data.formats import BYTE_LEVEL_ALPHABET, Vocabulary
+from alilama.data.frames import CHAT_TEMPLATE
 from alilama.data.tokenizer import Tokenizer
 from alilama.model.folder import save_description, save_weights
 
@@ -285,3 +287,29 @@ def test_a_special_token_is_not_called_as_a_gap_is():
     vocabulary = Vocabulary([b"a", b"", b"[unused 1]"], [0] * 256, [], [])
     names, _ = name_tokens(vocabulary, {"[unused 1]": 2})
     assert names == ["a", "[unused 1]]", "[unused 1]"]
+
+
+def test_a_model_of_prompts_and_answers_has_its_template_and_its_end_everywhere(tokenizer, tmp_path):
+    framed = tokenizer.with_frame()
+    write_gguf(save_model(tmp_path / "plain", tokenizer), tmp_path / "plain.gguf")
+    write_gguf(save_model(tmp_path / "framed", framed), tmp_path / "framed.gguf")
+    plain, found = read(tmp_path / "plain.gguf")[0], read(tmp_path / "framed.gguf")[0]
+    keys = {"tokenizer.chat_template": CHAT_TEMPLATE, "tokenizer.ggml.eot_token_id": framed.special_tokens["<|end|>"]}
+    assert {name: value for name, value in found.items() if name in keys} == keys and not keys.keys() & plain.keys()
+    assert found["tokenizer.ggml.eos_token_id"] == found["tokenizer.ggml.bos_token_id"] == framed.eot_id
+    tokens, kinds = found["tokenizer.ggml.tokens"], found["tokenizer.ggml.token_type"]
+    assert {tokens[id]: kinds[id] for id in framed.special_tokens.values()} == dict.fromkeys(
+        framed.special_tokens, 3
+    )  # control
+    lines = (tmp_path / "framed.gguf.Modelfile").read_text().splitlines()
+    assert "PARAMETER stop <|end|>" in lines
+    [template] = [line.removeprefix('TEMPLATE """').removesuffix('"""') for line in lines if line.startswith("TEMPLATE")]
+    before, system, turn = re.fullmatch(r"(.*)\{\{ if .System \}\}(.*)\{\{ end \}\}(.*)", template).groups()
+    turn = turn.removesuffix("{{ .Response }}<|end|>").replace("{{ .Prompt }}", "Who?")
+    assert not before and [framed.eot_id, *framed.encode(turn, allowed_special="all")] == framed.encode_prompt("Who?")
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Who?"}]
+    prompt = system.replace("{{ .System }}", "Be brief.") + turn
+    assert [framed.eot_id, *framed.encode(prompt, allowed_special="all")] == framed.encode_prompt(
+        messages
+    )  # bos is added there
+    assert 'TEMPLATE """{{ .Prompt }}"""' in (tmp_path / "plain.gguf.Modelfile").read_text()

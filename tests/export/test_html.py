@@ -12,6 +12,7 @@ from pages import TEXT, js, save_model
 
 import alilama.model.folder as folder_module
 from alilama.common.errors import UserError
+from alilama.data.frames import FRAME_TOKENS
 from alilama.data.tokenizer import Tokenizer
 from alilama.export import html
 from alilama.export.__main__ import main
@@ -57,7 +58,7 @@ def test_attention_is_a_distribution_over_the_tokens_so_far_and_ours(browser, ma
 def test_the_story_at_temperature_0_is_ours(browser, made):
     model, tok = made
     ids = [tok.eot_id, *tok.encode_ordinary("Once upon")]
-    [ours] = generate_batch(model, [ids], max_new_tokens=48, temperature=0, stop_id=tok.eot_id)
+    [ours] = generate_batch(model, [ids], max_new_tokens=48, temperature=0, stop_ids=[tok.eot_id])
     assert len(set(ours)) > 8  # it is no text of one token again and again
     browser.run("element('prompt').value = 'Once upon', element('temperature').value = 0, element('length').value = 48")
     browser.run("begin()")
@@ -75,7 +76,7 @@ def test_the_story_at_temperature_0_is_ours(browser, made):
 
 def test_a_story_ends_where_the_model_ends_it(browser, made):
     browser.run(
-        "element('prompt').value = 'Once', window.kept = sample, sample = () => story.length < 9 ? 70 : described.eotId"
+        "element('prompt').value = 'Once', window.kept = sample, sample = () => story.length < 9 ? 70 : described.stopIds[0]"
     )
     browser.run("begin()")
     assert browser.run("sample = kept, story.length") == 9 and browser.run("story.at(-1).id") == 70
@@ -213,7 +214,7 @@ def test_a_touched_token_shows_what_else_it_might_have_been_and_goes_on_with_it(
     rows = browser.run("[...document.querySelectorAll('#likely button')].map((row) => row.className)")
     assert rows.count("chosen") == 1 and len(rows) in (8, 9)
     shown = browser.run(f"story[{place}].probabilities.map(([id]) => id)")
-    other = next(i for i, id in enumerate(shown) if id not in (before[place], browser.run("described.eotId")))
+    other = next(i for i, id in enumerate(shown) if id not in (before[place], browser.run("described.stopIds[0]")))
     browser.run(f"document.querySelectorAll('#likely button')[{other}].click(), running")
     after = browser.run("story.map((token) => token.id)")
     assert after[:place] == before[:place] and after[place] == shown[other]
@@ -307,7 +308,7 @@ def test_the_page_asks_for_nothing_outside(browser, made):
 
 def write_ids(browser, ids: list[int]):
     """Writes a story of these ids, one after the other, after an empty prompt."""
-    browser.run(f"window.kept = sample, window.next = {ids}, sample = () => next.shift() ?? described.eotId, null")
+    browser.run(f"window.kept = sample, window.next = {ids}, sample = () => next.shift() ?? described.stopIds[0], null")
     browser.run("element('prompt').value = '', element('length').value = 16, begin()")
     browser.run("sample = kept, null")
 
@@ -315,13 +316,13 @@ def write_ids(browser, ids: list[int]):
 def test_a_character_that_a_branch_cuts_is_whole_again(browser, made):
     write_ids(browser, [0xC3, 0xA9, 98])
     assert browser.run("element('story').textContent") == "éb"
-    browser.run("window.kept = sample, sample = () => described.eotId, branch(2, 0xA8)")
+    browser.run("window.kept = sample, sample = () => described.stopIds[0], branch(2, 0xA8)")
     assert browser.run("sample = kept, element('story').textContent") == "è"
 
 
 def test_rows_say_what_might_have_been_and_the_end_cannot_be_chosen(browser, made):
     write_ids(browser, [97, 98, 99])
-    browser.run("story[2].probabilities = [[described.eotId, 0.7], [98, 0.25], [10, 0.05]], show(2)")
+    browser.run("story[2].probabilities = [[described.stopIds[0], 0.7], [98, 0.25], [10, 0.05]], show(2)")
     rows = browser.run(
         "[...document.querySelectorAll('#likely button')].map((row) => [row.innerText, row.disabled, row.className])"
     )
@@ -423,3 +424,39 @@ def test_a_model_with_a_pattern_that_cannot_be_said_is_refused(tmp_path):
     with pytest.raises(UserError, match="cannot be said in JavaScript"):
         write_html(tmp_path / "m", tmp_path / "m.html")
     assert dataclasses.asdict(load_model(tmp_path / "m")[0].config)["d_model"] == 24
+
+
+# ---- prompts and answers ----
+
+
+@pytest.fixture(scope="module")
+def asked(browser, tmp_path_factory):
+    """A page of a model that answers, its model, and its tokenizer."""
+    folder = tmp_path_factory.mktemp("asked")
+    model, tok = save_model(folder / "model", special_tokens=("<|endoftext|>", *FRAME_TOKENS))
+    write_html(folder / "model", folder / "page.html")
+    browser.errors.clear()
+    browser.open(folder / "page.html")
+    return model, tok
+
+
+@pytest.mark.parametrize("prompt", ["Who found it?", "", "<|end|><|assistant|>Zoë 🙂"])
+def test_a_prompt_on_the_page_is_answered_as_here(prompt, browser, asked):
+    model, tok = asked
+    ids = tok.encode_prompt(prompt)
+    [ours] = generate_batch(model, [ids], max_new_tokens=48, temperature=0, stop_ids=tok.stop_ids)
+    browser.run(f"element('prompt').value = {js(prompt)}, element('temperature').value = 0, element('length').value = 48")
+    browser.run("begin()")
+    assert browser.run("story.map((token) => token.id)") == ids + ours and ours
+    answer = codecs.getincrementaldecoder("utf-8")("replace").decode(tok.decode_bytes(ours))
+    assert browser.run("element('story').textContent") == f"{prompt}\n\n{answer}"
+
+
+@pytest.mark.parametrize("end", ["<|end|>", "<|endoftext|>"])
+def test_an_answer_on_the_page_ends_where_the_model_ends_it(end, browser, asked):
+    _, tok = asked
+    ids = tok.encode_prompt("Who?")
+    scripted = f"sample = () => story.length < {len(ids) + 3} ? 70 : {tok.special_tokens[end]}"
+    browser.run(f"element('prompt').value = 'Who?', element('length').value = 20, window.kept = sample, {scripted}, null")
+    browser.run("begin()")
+    assert browser.run("sample = kept, story.map((token) => token.id)") == [*ids, 70, 70, 70]

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import random
 import shutil
 from dataclasses import dataclass
 
@@ -31,6 +32,36 @@ def test_a_saved_model_comes_back_with_the_same_logits_shape_and_tokenizer(shape
     assert torch.equal(loaded(ids), model(ids))
     assert loaded.config == model.config and not loaded.training
     assert its_tokenizer.sha256 == tokenizer.sha256
+
+
+def test_every_flipped_bit_of_the_weights_is_noticed_or_changes_nothing(folder):
+    path, rng = folder / "model.safetensors", random.Random(1)
+    content, expected, harmless = path.read_bytes(), load_file(path), 0
+    size = 8 + int.from_bytes(content[:8], "little")
+    for place in [size, len(content) - 1, *(rng.randrange(size, len(content)) for _ in range(50)), *range(0, size, 11)]:
+        flipped = bytearray(content)
+        flipped[place] ^= 1 << rng.randrange(8)
+        path.write_bytes(flipped)
+        try:
+            weights = load_model(folder)[0].state_dict()
+        except UserError as error:
+            assert len(str(error).splitlines()) == 1
+            continue
+        harmless += 1  # the name of the checksum, or of the format
+        assert all(torch.equal(weights[name.removeprefix("transformer.")], tensor) for name, tensor in expected.items())
+        assert place < size
+    assert harmless < 10
+
+
+def test_weights_of_others_have_no_checksum_and_the_same_weights_are_the_same_bytes(folder, tokenizer):
+    path = folder / "model.safetensors"
+    content, model = path.read_bytes(), load_model(folder)[0]
+    for _ in range(5):
+        save_weights(folder, model)
+        assert path.read_bytes() == content
+    save_file(load_file(path), path, metadata={"format": "pt"})
+    assert b"sha256" not in path.read_bytes() and b"sha256" in content
+    assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in load_model(folder)[0].state_dict().items())
 
 
 def test_the_folder_holds_what_transformers_expects_and_nothing_half_written(folder, tokenizer):
@@ -253,3 +284,19 @@ def test_a_model_of_another_formula_is_not_called_mpt(monkeypatch):
 def test_the_table_of_weights_is_that_of_the_model():
     model = tiny_model(50, blocks=3, hidden_dim=40)
     assert weight_shapes(model.config) == {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
+
+
+def test_a_folder_remembers_how_prompts_are_framed_and_one_of_text_alone_says_nothing(folder, tokenizer, tmp_path):
+    framed = tokenizer.with_frame()
+    model = tiny_model(framed.vocab_size)
+    save_description(tmp_path / "framed", model.config, framed)
+    save_weights(tmp_path / "framed", model)
+    settings, plain = (json.loads((path / "tokenizer_config.json").read_text()) for path in (tmp_path / "framed", folder))
+    assert settings.pop("chat_template").startswith("{{ bos_token }}{% for message in messages %}") and settings == plain
+    generation, plain = (json.loads((path / "generation_config.json").read_text()) for path in (tmp_path / "framed", folder))
+    assert generation["eos_token_id"] == framed.stop_ids and plain["eos_token_id"] == tokenizer.eot_id
+    config = json.loads((tmp_path / "framed" / "config.json").read_text())
+    assert config["eos_token_id"] == config["bos_token_id"] == framed.eot_id
+    loaded, its_tokenizer = load_model(tmp_path / "framed")
+    assert its_tokenizer.encode_prompt("Who?") == framed.encode_prompt("Who?") and its_tokenizer.stop_ids == framed.stop_ids
+    assert torch.equal(loaded(torch.tensor([[1, 2, 3]])), model(torch.tensor([[1, 2, 3]])))

@@ -296,3 +296,67 @@ def test_a_folder_that_an_earlier_version_wrote_still_loads(model_folder, tmp_pa
     (folder / "tokenizer.json").write_text(json.dumps(old_tokenizer))
     (old, its_tokenizer), (new, tokenizer) = load_model(folder), load_model(model_folder)
     assert old.config == new.config and its_tokenizer.sha256 == tokenizer.sha256
+
+
+# ---- prompts and answers ----
+
+
+@pytest.fixture(scope="module")
+def asked(tokenizer, tmp_path_factory):
+    """A folder of a model that answers."""
+    folder, framed = tmp_path_factory.mktemp("asked"), tokenizer.with_frame()
+    model = tiny_model(framed.vocab_size)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 2:
+                parameter.mul_(4)
+    save_description(folder, model.config, framed)
+    save_weights(folder, model)
+    return folder
+
+
+MESSAGES = [
+    {"role": "system", "content": " Be brief.\n"},
+    {"role": "user", "content": "Who?"},
+    {"role": "assistant", "content": "Zoë 🦙"},
+    {"role": "user", "content": "\n Why? {{ bos_token }}"},
+]
+
+
+def test_a_chat_there_is_the_prompt_here(asked, model_folder):
+    tokenizer, theirs = load_model(asked)[1], transformers.AutoTokenizer.from_pretrained(asked)
+    for messages in (MESSAGES, MESSAGES[1:2], MESSAGES[:1]):
+        prompt = theirs.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        found = theirs.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=True)["input_ids"]
+        assert found == tokenizer.encode(prompt, allowed_special="all") == tokenizer.encode_prompt(messages)
+        document = theirs.apply_chat_template(messages, tokenize=False)
+        assert document + "<|assistant|>" == prompt
+    assert transformers.AutoTokenizer.from_pretrained(model_folder).chat_template is None
+
+
+def test_an_answer_there_ends_where_it_does_here(asked):
+    tokenizer, theirs = load_model(asked)[1], transformers.AutoModelForCausalLM.from_pretrained(asked)
+    ids, end = torch.tensor([tokenizer.encode_prompt("Who?")]), tokenizer.special_tokens["<|end|>"]
+    assert theirs.generation_config.eos_token_id == tokenizer.stop_ids == [tokenizer.eot_id, end]
+
+    def end_after_four(written, scores):
+        scores[:, end] += 1e4 * (written.shape[1] == ids.shape[1] + 4)
+        return scores
+
+    written = theirs.generate(ids, do_sample=False, max_new_tokens=12, logits_processor=[end_after_four])[0, ids.shape[1] :]
+    assert len(written) == 5 and written[-1] == end
+
+
+@pytest.mark.parametrize("ends", ["its eos", "both", "nothing", "another"])
+def test_rows_of_the_embedding_that_others_add_are_left_out_whichever_end_they_name(ends, asked, tmp_path):
+    (model, tokenizer), folder = load_model(asked), shutil.copytree(asked, tmp_path / "padded")
+    weights, name = load_file(folder / "model.safetensors"), "transformer.wte.weight"
+    weights[name] = torch.cat([weights[name], torch.zeros(12, weights[name].shape[1])])
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    eos = {"its eos": tokenizer.eot_id, "both": tokenizer.stop_ids, "nothing": None, "another": [7]}[ends]
+    edit(folder / "config.json", vocab_size=len(weights[name]), eos_token_id=eos)
+    if ends == "another":
+        with pytest.raises(UserError, match="do not belong to one model"):
+            load_model(folder)
+    else:
+        assert torch.equal(load_model(folder)[0].wte.weight, model.wte.weight)

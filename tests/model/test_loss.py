@@ -101,3 +101,73 @@ def test_with_a_teacher_the_targets_are_mixed_with_what_it_expects(case, share, 
         torch.testing.assert_close(found, right, atol=1e-5, rtol=1e-5)
     with torch.no_grad():
         torch.testing.assert_close(linear_cross_entropy(*case, taught), expected[0], atol=1e-5, rtol=1e-5)
+
+
+# ---- targets that are not learned ----
+
+
+def ignoring(x, weight, targets, **more):
+    return linear_cross_entropy(x, weight, targets, **more, may_ignore=True)
+
+
+def negated(case, share: float):
+    """The targets of a case, a share of them as ~id, which is below 0."""
+    x, weight, targets = case
+    is_ignored = torch.rand(N, generator=torch.Generator().manual_seed(1)) < share
+    return x, weight, torch.where(is_ignored, ~targets, targets)
+
+
+@pytest.mark.parametrize(
+    "share, chunk_logits, compiled",
+    [*((share, n, False) for share in (0.0, 0.4, 0.95) for n in (1, 7 * V, 10**9)), (0.4, 7 * V, True)],
+)
+@pytest.mark.parametrize("has_teacher", [False, True])
+def test_targets_below_0_count_for_nothing(case, share, chunk_logits, compiled, has_teacher, monkeypatch):
+    monkeypatch.setitem(loss.CHUNK_LOGITS, "cpu", chunk_logits)
+    generator = torch.Generator().manual_seed(2)
+    its_x, its_weight = torch.randn(N, 5, generator=generator), torch.randn(V, 5, generator=generator)
+    taught = Taught(its_x, its_weight, 0.3) if has_teacher else None
+
+    def theirs(x, weight, targets):
+        logits, kept = x @ weight.T, targets.clamp(min=-1)
+        value = F.cross_entropy(logits, kept, ignore_index=-1)
+        if not has_teacher:
+            return value
+        expected = (its_x @ its_weight.T).softmax(-1)
+        return 0.7 * value + 0.3 * F.cross_entropy(logits[kept >= 0], expected[kept >= 0])
+
+    function = torch.compile(linear_cross_entropy, fullgraph=True) if compiled else linear_cross_entropy
+    masked = negated(case, share)
+    assert (masked[2] < 0).any() == (share > 0)
+    expected = with_gradients(theirs, *masked)
+    for found, right in zip(with_gradients(lambda *c: function(*c, taught, may_ignore=True), *masked), expected, strict=True):
+        torch.testing.assert_close(found, right, atol=1e-5, rtol=1e-5)
+    with torch.no_grad():
+        torch.testing.assert_close(ignoring(*masked, taught=taught), expected[0], atol=1e-5, rtol=1e-5)
+    is_ignored = (masked[2] < 0)[:, None]
+    assert (with_gradients(ignoring, *masked)[1] == 0).all(1, keepdim=True).equal(is_ignored)
+
+
+@pytest.mark.parametrize("taught", [None, Taught(torch.ones(N, 5), torch.ones(V, 5), 0.3)])
+def test_where_nothing_is_learned_loss_and_gradients_are_0(case, taught):
+    x, weight, targets = case
+    value, *gradients = with_gradients(lambda *c: ignoring(*c, taught=taught), x, weight, ~targets)
+    assert value == 0 and all((gradient == 0).all() for gradient in gradients)
+    with torch.no_grad():
+        value = ignoring(x, weight, ~targets, taught=taught)
+    assert value == 0 and value.dtype == torch.float32
+
+
+def test_where_all_is_learned_loss_and_gradients_are_exactly_those_without(case):
+    for found, expected in zip(with_gradients(ignoring, *case), with_gradients(linear_cross_entropy, *case), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
+    with torch.no_grad():
+        assert ignoring(*case) == linear_cross_entropy(*case)
+
+
+def test_what_stands_at_an_ignored_place_changes_nothing_not_even_where_it_is_not_finite(case):
+    x, weight, targets = negated(case, 0.4)
+    expected = with_gradients(ignoring, x, weight, targets)
+    other = torch.where(targets < 0, -1 - torch.randint(V, (N,)), targets)
+    for found, right in zip(with_gradients(ignoring, x, weight, other), expected, strict=True):
+        assert torch.equal(found, right)

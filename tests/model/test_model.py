@@ -210,7 +210,7 @@ def test_transformers_encodes_and_writes_the_same_text(tokenizer, model_folder):
     assert their_tokenizer(prompt)["input_ids"] == tokenizer.encode_document(prompt)
     assert their_tokenizer.eos_token_id == their_tokenizer.bos_token_id == tokenizer.eot_id
     ids = [tokenizer.eot_id, *tokenizer.encode(prompt)]
-    ours = generate_batch(load_model(model_folder)[0], [ids], max_new_tokens=20, temperature=0, stop_id=tokenizer.eot_id)[0]
+    ours = generate_batch(load_model(model_folder)[0], [ids], max_new_tokens=20, temperature=0, stop_ids=[tokenizer.eot_id])[0]
     theirs = AutoModelForCausalLM.from_pretrained(model_folder).eval()
     written = theirs.generate(torch.tensor([ids]), do_sample=False, max_new_tokens=20)[0, len(ids) :]
     assert ours and written.tolist()[: len(ours)] == ours

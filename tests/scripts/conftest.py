@@ -1,11 +1,13 @@
 """Token files and a model that the scripts made, once for all tests of the scripts."""
 
+import json
+import random
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
-from helpers import ROOT
+from helpers import ANIMALS, ROOT
 from runs import arguments, python
 
 from alilama.data.batches import TrainingWindows
@@ -38,6 +40,20 @@ def trained(tokens_dir, tmp_path_factory) -> tuple[Path, subprocess.CompletedPro
     folder = tmp_path_factory.mktemp("trained")
     result = python(folder, ROOT / "train.py", *arguments(tokens_dir=tokens_dir))
     return folder / "models" / "owl", result
+
+
+@pytest.fixture(scope="session")
+def echo(tmp_path_factory) -> tuple[Path, list[subprocess.CompletedProcess]]:
+    """A folder in which the two scripts made a model that repeats an animal when it is asked to, and how that went."""
+    folder = tmp_path_factory.mktemp("echo")
+    asked = random.Random(1).choices(ANIMALS, k=400)
+    rows = [json.dumps({"prompt": f"say {animal}", "completion": f"{animal}!"}) for animal in asked]
+    (folder / "rows.jsonl").write_text("\n".join(rows))
+    settings = {"d_model": 32, "blocks": 1, "optimizer": "muon", "max_seq_len": 32, "batch_size": 16, "dropout": 0}
+    settings |= {"tokens_dir": "t", "train_tokens": 80 * 16 * 32, "learning_rate": 0.02, "eval_interval": 40}
+    tokenized = python(folder, ROOT / "tokenize_data.py", "--data_files=rows.jsonl", "--vocab_size=280", "--tokens_dir=t")
+    set_names = [argument for argument in arguments(**settings) if not argument.startswith("--sample_prompt")]
+    return folder, [tokenized, python(folder, ROOT / "train.py", *set_names)]
 
 
 @pytest.fixture

@@ -238,3 +238,38 @@ def test_ctrl_c_while_tokens_are_written_leaves_no_file_and_no_traceback(run, tm
 def test_token_files_do_not_go_where_the_text_is(refusal, text_file):
     message = refusal("tokenize_data.py", f"--data_files={text_file}", f"--tokens_dir={text_file.parent}")
     assert "tokens_dir" in message and "choose another folder" in message
+
+
+ROWS = "\n".join(json.dumps({"prompt": f"What is {i}?", "completion": f"It is {i}."}) for i in range(60))
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "z.jsonl"])
+def test_prompts_beside_other_text_have_a_frame_and_the_text_has_none(name, run_here, text, tmp_path, capsys):
+    write_text(tmp_path, f"texts/{name}", ROWS)
+    write_text(tmp_path, "texts/story.txt", text)
+    run_here("tokenize_data.py", "--data_files=texts", "--vocab_size=300", "--tokens_dir=t")
+    assert "There are prompts with answers" in capsys.readouterr().out
+    tokenizer = Tokenizer.load(tmp_path / "t" / "tokenizer.json")
+    tokens = load_token_files(tmp_path / "t", tokenizer)
+    assert tokenizer.vocab_size == 300 and tokens.meta.documents == {"train": 247, "val": 13}
+    decoded = tokenizer.decode(tokens.train)
+    assert decoded.count("<|user|>") == decoded.count("<|assistant|>") == decoded.count("<|end|>") / 2 == 57
+    assert "<|endoftext|><|user|>What is 7?<|end|><|assistant|>It is 7.<|end|><|endoftext|>" in decoded
+    assert re.search(r"<\|endoftext\|>Once upon a time[^<]*The end…<\|endoftext\|>", decoded)
+
+
+def test_the_tokenizer_of_a_model_gets_a_frame_only_where_there_are_prompts(run_here, tokenizer, text, tmp_path):
+    (tmp_path / "m").mkdir()
+    tokenizer.save(tmp_path / "m" / "tokenizer.json")
+    for content, name, expected in ((ROWS, "rows.jsonl", tokenizer.with_frame()), (text, "story.txt", tokenizer)):
+        write_text(tmp_path, name, content)
+        run_here("tokenize_data.py", f"--data_files={name}", "--init_from=m", "--tokens_dir=t")
+        assert Tokenizer.load(tmp_path / "t" / "tokenizer.json").sha256 == expected.sha256
+
+
+def test_prompts_are_text_where_their_column_is_asked_for(run_here, tmp_path, capsys):
+    write_text(tmp_path, "rows.jsonl", ROWS)
+    run_here("tokenize_data.py", "--data_files=rows.jsonl", "--text_column=prompt", "--vocab_size=270", "--tokens_dir=t")
+    tokenizer = Tokenizer.load(tmp_path / "t" / "tokenizer.json")
+    assert tokenizer.frame is None and "There are prompts" not in capsys.readouterr().out
+    assert tokenizer.decode(load_token_files(tmp_path / "t", tokenizer).val[:40]).startswith("<|endoftext|>What is 19?")

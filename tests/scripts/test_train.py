@@ -1,8 +1,10 @@
 """train.py from end to end: what is learned, written and said."""
 
+import json
 import math
 import os
 import runpy
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,7 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT, write_text
+from helpers import ANIMALS, ROOT, write_text
 from runs import SEED, SHAPE, STEPS, STOPS, B, T, arguments, read_log
 
 from alilama.data.batches import TrainingWindows
@@ -169,7 +171,9 @@ def test_one_step_that_is_not_finite_is_skipped(train_here, before_step, tmp_pat
 
 def test_ten_steps_in_a_row_that_are_not_finite_end_the_run(train_refused, monkeypatch):
     loss = Model.loss
-    monkeypatch.setattr(Model, "loss", lambda self, *inputs: loss(self, *inputs) * math.inf)  # evaluation has its own
+    monkeypatch.setattr(
+        Model, "loss", lambda self, *inputs, **more: loss(self, *inputs, **more) * math.inf
+    )  # evaluation has its own
     assert "not finite any more at step 10;" in train_refused(progress=True)
 
 
@@ -357,3 +361,34 @@ def test_a_run_that_was_given_minutes_ends_in_time_and_goes_on_as_it_was_settled
     ended = load_state(tmp_path / "models" / "owl")
     assert ended["step"] == ended["num_steps"] == stopped["num_steps"] and ended["config"] == stopped["config"]
     assert ended["config"]["d_model"] is not None and ended["config"]["blocks"] == SHAPE["blocks"]
+
+
+def test_prompts_with_answers_become_a_model_that_answers(echo):
+    folder, [tokenized, trained] = echo
+    assert tokenized.returncode == trained.returncode == 0, tokenized.stderr + trained.stderr
+    assert "There are prompts with answers: the answers are learned" in tokenized.stdout
+    model, tokenizer = load_model(folder / "models" / "owl")
+    assert list(tokenizer.special_tokens) == ["<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"]
+    for animal in ANIMALS:
+        assert "".join(stream_text(model, tokenizer, f"say {animal}", temperature=0)) == f"{animal}!"
+    first = json.loads((folder / "rows.jsonl").read_text().splitlines()[19])["prompt"]  # of those held out
+    sample = f"{first}\n\n{first.removeprefix('say ')}!\n"
+    assert sample in trained.stdout and f"--prompt='{first}'" in trained.stdout
+    last = read_log(folder / "models" / "owl")[-1]
+    score = evaluate(model, tokenizer, np.load(folder / "t" / "val.npy"), 32)
+    assert float(last["val_loss"]) == pytest.approx(score.loss, abs=0.01)
+    assert score.loss < 0.1 and float(last["train_loss"]) < 0.1  # an animal that is not known yet would cost 3 bits
+    assert score.bytes == 3 * 20 + sum(len(animal) - 2 for animal in held_out(folder))
+
+
+def held_out(folder) -> list[str]:
+    """The animals in the rows that are held out."""
+    return [json.loads(row)["prompt"].removeprefix("say ") for row in (folder / "rows.jsonl").read_text().splitlines()[19::20]]
+
+
+def test_without_a_sample_prompt_a_story_begins_as_the_first_text_held_out_does(run_here, tokens_dir, capsys):
+    tokenizer = Tokenizer.load(tokens_dir / "tokenizer.json")
+    names = [name for name in arguments(tokens_dir=tokens_dir, train_tokens=2 * B * T) if "sample_prompt" not in name]
+    run_here("train.py", *names)
+    text = tokenizer.decode(np.load(tokens_dir / "val.npy")[1:5])
+    assert len(text) > 4 and f"--prompt={shlex.quote(text)}\n" in capsys.readouterr().out

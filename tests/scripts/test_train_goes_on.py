@@ -8,6 +8,7 @@ import signal
 import pytest
 import torch
 from runs import STEPS, STOPS, arguments, python, read_log
+from safetensors.torch import load_file
 
 from alilama.training import resume
 
@@ -99,8 +100,24 @@ def test_a_log_whose_last_row_was_cut_by_a_full_disk_does_not_stop_the_run(owl, 
 def test_training_on_from_a_model_starts_where_it_was(owl, train_here, tmp_path):
     train_here(init_from="models/owl", model_name="wiser")
     before, after = read_log(owl), read_log(tmp_path / "models" / "wiser")
+    start, *after = after
+    assert start["step"] == "0" and float(start["val_loss"]) == pytest.approx(min(vals(before)), abs=1e-4)
     assert float(after[0]["train_loss"]) < 0.5 * (float(before[0]["train_loss"]) + float(before[-1]["train_loss"]))
     assert len(after) == STEPS
+
+
+def vals(rows: list[dict[str, str]]) -> list[float]:
+    return [float(row["val_loss"]) for row in rows if row["val_loss"]]
+
+
+def test_training_never_makes_a_model_worse_on_what_is_held_out(owl, train_here, tmp_path, capsys):
+    train_here(init_from="models/owl", model_name="worse", learning_rate=30)
+    before, after = (load_file(tmp_path / "models" / name / "model.safetensors") for name in ("owl", "worse"))
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+    assert (
+        "Nothing was learned that helps with text that is held out: the weights of models/owl are kept"
+        in capsys.readouterr().out
+    )
 
 
 def test_training_on_keeps_the_settings_that_were_asked_for(owl, train_here, tmp_path):

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+import zlib
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from helpers import ROOT, files_of
 from runs import B, T, read_log
 
 from alilama.common import files
+from alilama.data.checksums import CHECKSUM, checksum_of
 from alilama.data.tokenizer import Tokenizer
 
 
@@ -25,13 +27,34 @@ def test_a_finished_model_is_not_touched_by_the_same_command(owl, train_refused)
 def test_other_token_files_of_the_same_tokenizer_are_another_run(split, use, owl, train_refused, tokens_dir, tmp_path):
     shutil.copytree(tokens_dir, tmp_path / "shorter")
     ids = np.load(tokens_dir / f"{split}.npy")
-    np.save(tmp_path / "shorter" / f"{split}.npy", ids[:-10])
-    meta = json.loads((tmp_path / "shorter" / "meta.json").read_text())
-    meta["tokens"][split] -= 10
-    (tmp_path / "shorter" / "meta.json").write_text(json.dumps(meta))
+    save_tokens(tmp_path / "shorter", split, ids[:-10])
     message = train_refused(tokens_dir="shorter")
     assert f"owl was {use} on other text ({len(ids):,} tokens, now {len(ids) - 10:,})" in message
     assert "--model_name" in message
+
+
+@pytest.mark.parametrize(("split", "use"), [("train", "trained"), ("val", "validated")])
+def test_the_same_text_in_another_order_is_another_run(split, use, owl, train_refused, tokens_dir, tmp_path):
+    shutil.copytree(tokens_dir, tmp_path / "turned")
+    ids = np.load(tokens_dir / f"{split}.npy")
+    second = np.flatnonzero(ids == ids[0])[1]  # where the second document begins
+    save_tokens(tmp_path / "turned", split, np.append(ids[second:], ids[:second]))
+    assert f"owl was {use} on other text, of the same number of tokens; choose" in train_refused(tokens_dir="turned")
+
+
+def save_tokens(folder, split: str, ids: np.ndarray):
+    """Puts ids into token files, with all that has to fit them."""
+    meta = json.loads((folder / "meta.json").read_text())
+    starts = np.flatnonzero(ids == ids[0]) if split == "train" else np.array([], np.int64)
+    checksums, read_before = np.array([checksum_of(ids, starts)], CHECKSUM), 0
+    if split == "train":
+        np.save(folder / "train_documents.npy", starts)
+        np.save(folder / "train_blocks.npy", blocks := np.array([0, len(starts)]))
+        read_before = zlib.crc32(blocks)
+    np.save(folder / f"{split}.npy", ids)
+    np.save(folder / f"{split}_checksums.npy", checksums)
+    meta["tokens"][split], meta["checksums"][split] = len(ids), zlib.crc32(checksums, read_before)
+    (folder / "meta.json").write_text(json.dumps(meta))
 
 
 def test_the_same_text_by_another_tokenizer_is_another_run(owl, train_refused, run_here, text_file):

@@ -24,3 +24,15 @@ def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
 def assert_close(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], tolerance: float):
     for name in expected:
         torch.testing.assert_close(found[name], expected[name], atol=tolerance, rtol=0, msg=f"{name} is not the same")
+
+
+def masked_batches(steps: int) -> list[torch.Tensor]:
+    """The same with tokens that are not learned, ~id: a quarter, a half or all of a window, or none."""
+    generator = torch.Generator().manual_seed(1)
+    shares = torch.arange(B)[:, None] % 4 / 4
+    shares[3] = 1
+    return [torch.where(torch.rand(B, T + 1, generator=generator) < shares, ~windows, windows) for windows in batches(steps)]
+
+
+def unmasked(windows: torch.Tensor) -> torch.Tensor:
+    return torch.where(windows < 0, ~windows, windows)

@@ -20,7 +20,7 @@ DROPOUTS = ((8, 0), (20, 0.1), (40, 0.2), (80, 0.3), (160, 0.4), (1e99, 0.5))  #
 
 def meta(text_bytes: int) -> TokenMeta:
     sizes = {"train": text_bytes, "val": text_bytes}
-    return TokenMeta(1000, "0", sizes, sizes, sizes, {"train": ["text.txt"], "val": []})
+    return TokenMeta(1000, "0", sizes, sizes, sizes, sizes, {"train": ["text.txt"], "val": []})
 
 
 @pytest.fixture

@@ -35,6 +35,7 @@ def make_run(make_config, tmp_path):
             {"train": 12_345, "val": 67},
             {"train": 1_234_567, "val": 4_001},
             {"train": 7_654_321, "val": 9_876},
+            {"train": 1, "val": 2},
             {"train": [*sources], "val": []},
         )
         run = Run(config, meta, 40)

@@ -1,6 +1,8 @@
 """The training state: what comes back, what is refused, and files that are replaced whole."""
 
+import math
 import pickle
+import random
 import zipfile
 
 import pytest
@@ -9,11 +11,12 @@ from helpers import tiny_model, truncate
 
 from alilama.common import files
 from alilama.common.errors import UserError
+from alilama.data.frames import FRAME_TOKENS
 from alilama.data.tokenizer import Tokenizer
 from alilama.data.tokens import TokenMeta
 from alilama.model.folder import load_model, save_description, save_weights
 from alilama.training import resume
-from alilama.training.resume import Run, load_state, save_state
+from alilama.training.resume import Run, load_state, load_teacher, save_state, start_from
 
 STATE = {
     "step": 3,
@@ -26,7 +29,7 @@ STATE = {
     "optimizers": [{"state": {0: {"step": torch.tensor(3.0)}}, "param_groups": [{"lr": 0.1, "betas": (0.9, 0.95)}]}],
     "rng": {"cpu": torch.get_rng_state()},
     "counts": {"losses": torch.tensor(2.0)},
-    "data": {"tokens": {"train": 7}},
+    "data": {name: {"train": 7, "val": 7} for name in ("documents", "tokens", "bytes")},
 }
 
 
@@ -89,6 +92,45 @@ def test_a_damaged_training_state_is_refused_in_one_line(damage, tmp_path):
 
 
 @pytest.mark.parametrize(
+    "change",
+    [
+        {"step": -1},
+        {"step": 10},
+        {"best_loss": -1.0},
+        {"best_loss": math.nan},
+        {"config": {1: 2}},
+        {"data": {}},
+        {"data": {**STATE["data"], "tokens": {"train": 7}}},
+        {"data": {**STATE["data"], "tokens": {"train": 7.0, "val": 7}}},
+        {"data": {**STATE["data"], "bytes": 7}},
+    ],
+    ids=str,
+)
+def test_a_state_with_numbers_that_no_run_has_is_refused(change, tmp_path):
+    save_state(tmp_path, STATE | change)
+    with pytest.raises(UserError, match="is damaged"):
+        load_state(tmp_path)
+
+
+def test_every_flipped_bit_of_a_state_is_noticed_or_changes_nothing(tmp_path):
+    save_state(tmp_path, STATE)
+    path, rng = tmp_path / "training_state.pt", random.Random(1)
+    content, harmless = path.read_bytes(), 0
+    for _ in range(300):
+        flipped = bytearray(content)
+        flipped[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+        path.write_bytes(flipped)
+        try:
+            loaded = load_state(tmp_path)
+        except UserError as error:
+            assert len(str(error).splitlines()) == 1 and "pickle" not in str(error) and "weights_only" not in str(error)
+            continue
+        harmless += 1  # padding, dates, permissions
+        assert str(loaded) == str(STATE) and torch.equal(loaded["rng"]["cpu"], STATE["rng"]["cpu"])
+    assert harmless < 100
+
+
+@pytest.mark.parametrize(
     "save",
     [
         lambda folder: save_weights(folder, tiny_model(400, seed=9)),
@@ -131,7 +173,7 @@ def test_every_process_goes_on_with_random_numbers_of_its_own(step, make_trainer
     """Else each would drop out the same activations of its share of a batch."""
     trained = make_trainer().step
     counts = {"train": 7, "val": 2}
-    run = Run(make_config(models_dir=str(tmp_path)), TokenMeta(50, "0", counts, counts, counts, {}), 9)
+    run = Run(make_config(models_dir=str(tmp_path)), TokenMeta(50, "0", counts, counts, counts, counts, {}), 9)
     run.step = step
     save_description(run.folder, trained.model.config, Tokenizer([]))
     run.save(trained)
@@ -141,3 +183,42 @@ def test_every_process_goes_on_with_random_numbers_of_its_own(step, make_trainer
         drawn.append(torch.rand(4).tolist())
     assert drawn[1] == drawn[3] and len(set(map(tuple, drawn))) == 3
     assert step == 0 or drawn[0] == comes_next
+
+
+def test_a_model_learns_the_tokens_of_a_frame_and_keeps_all_else(folder, tokenizer, make_config):
+    config = make_config(max_seq_len=32, dropout=0.2)
+    before, after = load_model(folder)[0], start_from(folder, tokenizer.with_frame(), config)
+    assert after.config.vocab_size == tokenizer.vocab_size + 4 == len(after.wte.weight)
+    assert (after.config.max_seq_len, after.config.dropout) == (32, 0.2)
+    old, new = after.wte.weight.split([tokenizer.vocab_size, 4])
+    assert torch.equal(old, before.wte.weight)
+    torch.testing.assert_close(new, before.wte.weight.mean(0).expand(4, -1))
+    ids = torch.arange(40)[None]
+    torch.testing.assert_close(after.eval()(ids)[..., : tokenizer.vocab_size], before(ids))
+    for name, weight in before.named_parameters():
+        assert name == "wte.weight" or torch.equal(dict(after.named_parameters())[name], weight)
+
+
+def test_without_new_tokens_a_model_starts_as_it_was(folder, tokenizer, make_config):
+    before, after = load_model(folder)[0], start_from(folder, tokenizer, make_config())
+    assert all(torch.equal(weight, after.state_dict()[name]) for name, weight in before.state_dict().items())
+
+
+def test_only_the_tokenizer_of_a_model_with_a_frame_or_without_is_taken(
+    folder, tokenizer, other_tokenizer, make_config, tmp_path
+):
+    config = make_config(teacher=str(folder))
+    more = Tokenizer(tokenizer.merges, special_tokens=("<|endoftext|>", "[PAD]", *FRAME_TOKENS))
+    for tokens in (other_tokenizer, other_tokenizer.with_frame(), more):
+        with pytest.raises(UserError, match="has another tokenizer than"):
+            start_from(folder, tokens, config)
+    with pytest.raises(UserError, match="has another tokenizer than"):  # it has nothing to say of the tokens of a frame
+        load_teacher(config, tokenizer.with_frame(), "cpu")
+    extended = start_from(folder, tokenizer.with_frame(), config)
+    save_description(tmp_path / "framed", extended.config, tokenizer.with_frame())
+    save_weights(tmp_path / "framed", extended)
+    config.teacher = tmp_path / "framed"
+    assert load_teacher(config, tokenizer.with_frame(), "cpu").config == extended.config
+    for tokens in (tokenizer, other_tokenizer.with_frame()):
+        with pytest.raises(UserError, match="has another tokenizer than"):
+            start_from(tmp_path / "framed", tokens, config)

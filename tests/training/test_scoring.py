@@ -9,7 +9,9 @@ import torch
 from helpers import tiny_model
 
 from alilama.common.errors import UserError
+from alilama.data.frames import FRAME_TOKENS
 from alilama.data.text import find_sources, read_blocks
+from alilama.data.tokenizer import Tokenizer
 from alilama.model.folder import load_model
 from alilama.training import scoring
 from alilama.training.scoring import Score, count_bytes, encode_files, evaluate, windows
@@ -235,3 +237,58 @@ def test_files_after_the_first_tokens_are_not_encoded(tokenizer, text_file, tmp_
     assert len(encoded) == 1
     encode_files(Telling(), [str(tmp_path)])
     assert len(encoded) == 3
+
+
+# ---- prompts and answers ----
+
+
+@pytest.fixture(scope="module")
+def framed(tokenizer) -> Tokenizer:
+    return Tokenizer(tokenizer.merges[:100], special_tokens=("<|endoftext|>", *FRAME_TOKENS))
+
+
+DOCUMENTS = [
+    [("user", "Who found the kite?"), ("assistant", "Zoë did…")],
+    [("system", "Be brief."), ("user", "Where?"), ("assistant", "Here."), ("user", "When?"), ("assistant", "")],
+    [("", "A text that nobody asked for.")],
+    [("assistant", "Hello 🦙")],
+]
+
+
+def answers(tokenizer: Tokenizer) -> tuple[list[int], list[bool], int]:
+    """Ids of documents, which of them are learned, and the bytes of text that these stand for."""
+    special, ids, learned, num_bytes = tokenizer.special_tokens, [], [], 0
+    for document in DOCUMENTS:
+        learned.append(not ids or ids[-1] != special["<|end|>"])
+        ids.append(special["<|endoftext|>"])
+        for role, text in document:
+            encoded = tokenizer.encode_ordinary(text)
+            ids += [special[f"<|{role}|>"], *encoded, special["<|end|>"]] if role else encoded
+            is_learned = role in ("assistant", "")
+            learned += [False, *[is_learned] * (len(encoded) + 1)] if role else [True] * len(encoded)
+            num_bytes += len(text.encode()) * is_learned
+    return ids, learned, num_bytes
+
+
+@pytest.mark.parametrize("context", [1, 5, 16, 1000])
+@pytest.mark.parametrize("stride", [None, 1, 3])
+def test_of_prompts_with_answers_the_answers_are_scored(framed, context, stride):
+    model = tiny_model(framed.vocab_size)
+    ids, learned, num_bytes = answers(framed)
+    context, stride = min(context, len(ids) - 1), stride and min(stride, context)
+    expected, end = 0.0, context
+    for place in range(1, len(ids)):
+        if place > end:
+            end += context if stride is None else min(stride, len(ids) - 1 - end)
+        logits = model(torch.tensor([ids[max(0, end - context) : place]])).detach().double()[0, -1]
+        expected += float(logits.logsumexp(0) - logits[ids[place]]) * learned[place]
+    told = []
+    score = evaluate(model, framed, np.array(ids, np.uint16), context, told.append, stride)
+    assert score.nats == pytest.approx(expected, rel=1e-5)
+    assert (score.tokens, score.bytes, sum(told)) == (sum(learned[1:]), num_bytes, sum(learned[1:]))
+
+
+def test_prompts_without_an_answer_are_no_text_to_score(framed):
+    ids = np.array(framed.encode_prompt("Who found the kite?"), dtype=np.uint16)
+    with pytest.raises(UserError, match="no text to score"):
+        evaluate(tiny_model(framed.vocab_size), framed, ids, 8)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from helpers import tiny_model
-from steps import VOCAB, T, assert_close, batches, weights
+from steps import VOCAB, T, assert_close, batches, masked_batches, unmasked, weights
 
 from alilama.training.optim import make_optimizers, set_learning_rate
 from alilama.training.step import FIRST_SCALE, SCALE_GROWS_AFTER
@@ -142,3 +142,61 @@ def test_a_run_that_goes_on_in_fp16_begins_with_a_scale(make_trainer):
     again = make_trainer(torch.float16)
     again.step.load_state_dict(half.step.state_dict())
     assert again.step.counts["scale"] == 8
+
+
+# ---- tokens that are not learned ----
+
+MASKED = {"may_ignore": True}
+
+
+@pytest.mark.parametrize("micro_batch, compile_model", [(1, False), (3, False), (8, False), (3, True)])
+def test_steps_with_tokens_that_are_not_learned_are_those_of_a_plain_loop_without_their_losses(
+    make_trainer, make_config, micro_batch, compile_model
+):
+    trainer = make_trainer(more=MASKED, optimizer="adamw", grad_clip=0.3, micro_batch=micro_batch, compile_model=compile_model)
+    model = tiny_model(VOCAB, max_seq_len=T).train()
+    optimizers, losses = make_optimizers(model, make_config(optimizer="adamw")), []
+    for windows in masked_batches(3):
+        trainer(windows, 0.01)
+        logits, targets = model(unmasked(windows)[:, :-1]), windows[:, 1:].clamp(min=-1)
+        value = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1)
+        value.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 0.3)
+        for each in optimizers:
+            set_learning_rate(optimizers, 0.01)
+            each.step()
+            each.zero_grad()
+        losses.append(value.item())
+    assert_close(weights(trainer), dict(model.named_parameters()), 2e-4)
+    assert trainer.step.read_losses() == (pytest.approx(sum(losses) / 3, rel=1e-5), 0)
+
+
+def test_a_token_that_is_not_learned_is_read_and_not_learned(make_trainer):
+    trainer, windows = make_trainer(more=MASKED), masked_batches(1)[0]
+
+    def gradients_of(windows):
+        trainer._compute_gradients(trainer._share(windows))
+        return trainer.step.gradients.clone()
+
+    expected, last, first = gradients_of(windows), windows.clone(), windows.clone()
+    last[:, -1] = torch.where(last[:, -1] < 0, ~((unmasked(last)[:, -1] + 1) % VOCAB), last[:, -1])
+    first[1:3, 0] = ~((unmasked(first)[1:3, 0] + 1) % VOCAB)
+    assert not torch.equal(last, windows) and torch.equal(gradients_of(last), expected)  # only predicted, and in no loss
+    assert not torch.equal(gradients_of(first), expected)  # others are predicted from it
+    assert torch.equal(gradients_of(windows), expected)
+
+
+def test_a_batch_of_which_nothing_is_learned_has_no_gradients_and_no_loss(make_trainer):
+    trainer = make_trainer(more=MASKED)
+    trainer._compute_gradients(trainer._share(~batches(1)[0]))
+    assert (trainer.step.buffer == 0).all()
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_where_all_is_learned_steps_are_those_without(make_trainer, precision):
+    plain, masked = make_trainer(precision), make_trainer(precision, more=MASKED)
+    for windows in batches(3):
+        plain(windows, 0.01)
+        masked(windows, 0.01)
+    assert_close(weights(masked), weights(plain), 1e-5)
+    assert masked.step.read_losses()[0] == pytest.approx(plain.step.read_losses()[0], rel=1e-6)

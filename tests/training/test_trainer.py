@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 import torch
 from helpers import ROOT, tiny_model
-from steps import VOCAB, B, T, assert_close, batches, trainer_of, weights
+from steps import VOCAB, B, T, assert_close, batches, masked_batches, trainer_of, weights
 
 from alilama.common.errors import UserError
 from alilama.model import attention
@@ -295,6 +295,24 @@ def test_a_graph_makes_the_steps_that_are_made_without(make_trainer, optimizer, 
 
 
 @pytest.mark.cuda
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("more", [{}, {"compile_model": True}, {"micro_batch": 3}], ids=str)
+def test_a_graph_leaves_out_what_is_not_learned(make_trainer, precision, more):
+    """Another number of tokens in every batch."""
+    graphed, plain = (make_trainer(precision, device, {"may_ignore": True}, **more) for device in ("cuda", "cpu"))
+    graphed.prepare(masked_batches(1)[0])
+    for i, windows in enumerate(masked_batches(12)):
+        windows[: i % 4] = ~batches(1)[0][: i % 4]
+        for trainer in (graphed, plain):
+            trainer(windows, 0.01 / (i + 1))
+    assert graphed.graphs and not graphed.messages
+    assert_close(weights(graphed), weights(plain), 1e-3 if precision == torch.float32 else 2e-2)
+    assert graphed.step.read_losses()[0] == pytest.approx(
+        plain.step.read_losses()[0], rel=1e-3 if precision == torch.float32 else 1e-2
+    )
+
+
+@pytest.mark.cuda
 @pytest.mark.parametrize(
     "error, message",
     [
@@ -423,26 +441,31 @@ model = Model(ModelConfig(50, 32, 2, 4, 128, 16))
 config = Config(**read_settings(Path(sys.argv[1]))[0] | {"batch_size": 8, "max_seq_len": 16, "compile_model": False})
 precision = getattr(torch, sys.argv[3])
 optimizers = make_optimizers(model, config, precision)
-trainer = Trainer(model, optimizers, config, precision, on_message=print, rank=rank, world_size=world_size)
+processes, may_ignore = {"rank": rank, "world_size": world_size}, sys.argv[4] == "masked"
+trainer = Trainer(model, optimizers, config, precision, on_message=print, may_ignore=may_ignore, **processes)
 loss_of, seen = trainer.step.loss_of, []
 trainer.step.loss_of = lambda ids, targets: seen.append(ids) or loss_of(ids, targets)
 generator = torch.Generator().manual_seed(0)
 losses = []
 for i in range(4):
-    trainer(torch.randint(50, (8, 17), generator=generator), 0.01)
+    windows = torch.randint(50, (8, 17), generator=generator)
+    is_told = torch.rand(8, 17, generator=generator) < torch.linspace(0, 1, 8)[:, None]  # less of the second half
+    trainer(torch.where(is_told, ~windows, windows) if may_ignore else windows, 0.01)
     losses.append(trainer.step.read_losses()[0])
 torch.save((losses, model.state_dict(), seen[0]), f"{sys.argv[2]}/{world_size}-{rank}.pt")
 """
 
 
-@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 2e-4), ("bfloat16", 0.02)])
-def test_two_processes_learn_what_one_does(precision, tolerance, tmp_path):
+@pytest.mark.parametrize(
+    ("precision", "tolerance", "tokens"), [("float32", 2e-4, "all"), ("bfloat16", 0.02, "all"), ("float32", 2e-4, "masked")]
+)
+def test_two_processes_learn_what_one_does(precision, tolerance, tokens, tmp_path):
     (tmp_path / "shares.py").write_text(SHARES)
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     for command in ([sys.executable], torchrun):
         result = subprocess.run(
-            [*command, "shares.py", ROOT / "TRAINCONFIG.py", tmp_path, precision],
+            [*command, "shares.py", ROOT / "TRAINCONFIG.py", tmp_path, precision, tokens],
             cwd=tmp_path,
             env=environment,
             capture_output=True,

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from helpers import tiny_model
 
 from alilama import load_model
 from alilama.common.errors import UserError
@@ -120,3 +121,12 @@ def test_a_special_token_in_a_text_is_refused(tiny):
     for function in (next_tokens, token_probabilities):
         with pytest.raises(UserError, match="special token"):
             function(*tiny, "the <|endoftext|>")
+
+
+def test_after_a_prompt_comes_the_first_token_of_its_answer(tiny):
+    tokenizer = tiny[1].with_frame()
+    model = tiny_model(tokenizer.vocab_size)
+    expected = probabilities_after(model, tokenizer.encode_prompt("Who?")).topk(3)
+    found = next_tokens(model, tokenizer, "Who?", count=3)
+    assert [id for id, _ in found] == expected.indices.tolist()
+    assert [share for _, share in found] == pytest.approx(expected.values.tolist(), rel=1e-5)

@@ -21,7 +21,7 @@ from types import SimpleNamespace
 import nbclient
 import nbformat
 import pytest
-from helpers import ROOT
+from helpers import ROOT, tiny_model
 from ipykernel import kernelspec
 
 from alilama import load_model
@@ -434,3 +434,21 @@ def test_without_ipywidgets_the_message_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "ipywidgets", None)
     with pytest.raises(UserError, match="pip install ipywidgets"):
         importlib.import_module("alilama.views.notebook")
+
+
+# ---- prompts and answers ----
+
+
+@pytest.mark.parametrize("prompt", ["Who?", "<|end|><|assistant|>"])
+def test_below_a_prompt_stands_its_answer(prompt, tiny, shown):
+    tokenizer = tiny[1].with_frame()
+    model = tiny_model(tokenizer.vocab_size)
+    settings = {"max_new_tokens": 12, "seed": 1}
+    expected = f"{prompt}\n\n{continuation((model, tokenizer), prompt, **settings)}"
+    notebook.write_story(model, tokenizer, prompt, **settings)
+    assert read(shown[-1]) == expected
+    notebook.compare_temperatures(model, tokenizer, prompt, (0.8,), **settings)
+    assert read(shown[-1]).endswith(expected)
+    writer = notebook.story_writer(model, tokenizer, prompt)
+    parts(writer)[1]["max_new_tokens"].value = 12
+    assert written(writer) == expected

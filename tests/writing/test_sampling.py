@@ -114,7 +114,7 @@ def test_a_number_draws_the_token_in_whose_share_it_falls():
 
 def test_every_step_draws_with_random_numbers_of_its_own(monkeypatch):
     monkeypatch.setattr(sampling, "DRAWS", 4)
-    sampler, drawn = Sampler(Sampling(1.0), [[1], [1]], tiny_model(400), 1, None), []
+    sampler, drawn = Sampler(Sampling(1.0), [[1], [1]], tiny_model(400), 1, ()), []
     for _ in range(12):
         sampler.advance()
         drawn += sampler.sample(torch.zeros(2, 400), torch.arange(2)).tolist()
@@ -122,7 +122,7 @@ def test_every_step_draws_with_random_numbers_of_its_own(monkeypatch):
 
 
 def test_logits_in_half_precision_are_sampled_in_float32():
-    sampler = Sampler(Sampling(1.0), [[1]] * 400, tiny_model(400), 1, None)
+    sampler = Sampler(Sampling(1.0), [[1]] * 400, tiny_model(400), 1, ())
     sampler.uniforms.copy_(((torch.arange(400) + 0.5) / 400).expand(sampling.DRAWS, 400))
     assert sampler.sample(torch.zeros(400, 400, dtype=torch.bfloat16), torch.arange(400)).tolist() == list(range(400))
 

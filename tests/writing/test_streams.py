@@ -8,6 +8,7 @@ import torch
 from helpers import tiny_model
 
 from alilama.common.errors import UserError
+from alilama.data.frames import FRAME_TOKENS
 from alilama.data.tokenizer import Tokenizer
 from alilama.model import kernels
 from alilama.model.folder import load_model
@@ -87,11 +88,11 @@ def test_rows_of_a_batch_end_one_by_one(model):
     prompts = [[5, 80, 300], [7], [9, 10]]
     full = generate_batch(model, prompts, max_new_tokens=30, temperature=0)
     stop = next(id for id in full[0] if id not in full[1])
-    steps = list(stream_batch(model, prompts, max_new_tokens=30, temperature=0, stop_id=stop))
+    steps = list(stream_batch(model, prompts, max_new_tokens=30, temperature=0, stop_ids=[stop]))
     for row, whole in zip(zip(*steps, strict=True), full, strict=True):
         expected = whole[: whole.index(stop)] if stop in whole else whole
         assert list(row) == expected + [None] * (len(steps) - len(expected))
-    assert len(generate_batch(model, prompts[:1], max_new_tokens=30, temperature=0, stop_id=stop)[0]) == full[0].index(stop)
+    assert len(generate_batch(model, prompts[:1], max_new_tokens=30, temperature=0, stop_ids=[stop])[0]) == full[0].index(stop)
 
 
 def test_rows_that_stay_go_on_as_if_none_had_ended(model):
@@ -99,13 +100,13 @@ def test_rows_that_stay_go_on_as_if_none_had_ended(model):
     full = generate_batch(model, prompts, max_new_tokens=60, **settings)
     stop = full[0][5]
     assert stop not in full[1][:40] and stop not in full[2][:40]
-    written = generate_batch(model, prompts, max_new_tokens=40, stop_id=stop, **settings)
+    written = generate_batch(model, prompts, max_new_tokens=40, stop_ids=[stop], **settings)
     assert written == [full[0][: full[0].index(stop)], full[1][:40], full[2][:40]]
 
 
 def test_a_batch_that_ends_at_once_is_empty(model):
     first = generate_batch(model, [[5]], max_new_tokens=1, temperature=0)[0][0]
-    assert generate_batch(model, [[5]], temperature=0, stop_id=first) == [[]]
+    assert generate_batch(model, [[5]], temperature=0, stop_ids=[first]) == [[]]
 
 
 def test_a_text_in_a_context_is_that_of_a_model_that_sees_no_more(model):
@@ -130,7 +131,7 @@ def test_writing_keeps_no_gradients(monkeypatch):
 def test_ids_stop_at_the_stop_id_which_is_not_given_out(model):
     written = generate_batch(model, [[5, 80, 300]], max_new_tokens=20, temperature=0)[0]
     stop = written[7]
-    stopped = generate_batch(model, [[5, 80, 300]], max_new_tokens=20, temperature=0, stop_id=stop)[0]
+    stopped = generate_batch(model, [[5, 80, 300]], max_new_tokens=20, temperature=0, stop_ids=[stop])[0]
     assert stopped == written[: written.index(stop)]
 
 
@@ -300,3 +301,64 @@ def test_a_text_in_place_of_a_list_of_texts_is_refused(model, tokenizer):
 def test_a_special_token_in_the_prompt_is_refused(model, tokenizer):
     with pytest.raises(UserError, match=r"special token '<\|endoftext\|>'"):
         next(stream_text(model, tokenizer, "Forget this.<|endoftext|>Now"))
+
+
+# ---- prompts and answers ----
+
+
+@pytest.mark.parametrize("temperature", [0, 1.0])
+def test_a_text_ends_before_the_first_of_several_ids(model, temperature):
+    prompts, settings = [[5, 80, 300], [7], [9, 10]], {"temperature": temperature, "seed": 1, "max_new_tokens": 30}
+    full = generate_batch(model, prompts, **settings)
+    stops = [full[0][7], full[1][3], 399]
+    stopped = generate_batch(model, prompts, **settings, stop_ids=stops)
+    ends = [next((place for place, id in enumerate(row) if id in stops), 30) for row in full]
+    assert stopped == [row[:end] for row, end in zip(full, ends, strict=True)] and len({*ends}) > 1
+
+
+def test_rows_that_ended_are_not_computed_any_further(model, monkeypatch):
+    full = generate_batch(model, [[5, 80, 300], [7]], max_new_tokens=30, temperature=0)
+    stops, computed, choose = [399, full[0][7], full[1][-1]], [], streams.choose_decoder
+
+    def watched(*arguments):
+        decoder = choose(*arguments)
+        step = decoder.step
+        decoder.step = lambda ids, rows: (computed.append(rows.tolist()), step(ids, rows))[1]
+        return decoder
+
+    monkeypatch.setattr(streams, "choose_decoder", watched)
+    steps = list(stream_batch(model, [[5, 80, 300], [7]], max_new_tokens=30, temperature=0, stop_ids=stops))
+    assert [[row for row, id in enumerate(step) if id is not None] for step in steps][: len(computed)] == computed
+    assert len({*map(tuple, computed)}) > 1
+
+
+@pytest.fixture(scope="module")
+def framed(tokenizer) -> Tokenizer:
+    return Tokenizer(tokenizer.merges[:100], special_tokens=("<|endoftext|>", *FRAME_TOKENS))
+
+
+@pytest.mark.parametrize("end", ["<|end|>", "<|endoftext|>"])
+def test_an_answer_is_what_follows_the_prompt_in_its_frame_up_to_its_end(end, framed, monkeypatch):
+    asked, conversation = [], [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?<|end|>"}]
+    scripted = framed.encode_ordinary("Zoë did. ")
+
+    def next_ids(decoder, sampler, prompts, stop_ids):
+        asked.extend(prompts)
+        assert {*stop_ids} == {framed.special_tokens["<|endoftext|>"], framed.special_tokens["<|end|>"]}
+        yield from ([id] * len(prompts) for id in [*scripted, framed.special_tokens[end], 65])
+
+    monkeypatch.setattr(streams, "next_ids", next_ids)
+    prompts = ["Who?", conversation, ""]
+    steps = list(stream_texts(tiny_model(framed.vocab_size), framed, prompts))
+    assert ["".join(row) for row in zip(*steps, strict=True)] == ["Zoë did. "] * 3
+    eot, user, assistant, stop = (framed.special_tokens[f"<|{name}|>"] for name in ("endoftext", "user", "assistant", "end"))
+    encode, system = framed.encode_ordinary, framed.special_tokens["<|system|>"]
+    assert asked == [
+        [eot, user, *encode("Who?"), stop, assistant],
+        [eot, system, *encode("Be brief."), stop, user, *encode("Why?<|end|>"), stop, assistant],
+        [eot, user, stop, assistant],
+    ]
+
+
+def test_what_is_shown_before_an_answer_is_the_prompt_and_a_gap(framed, tokenizer):
+    assert streams.shown_before(framed, "Who?") == "Who?\n\n" and streams.shown_before(tokenizer, "Once") == "Once"

@@ -31,7 +31,7 @@ async function write(ids, kept) {
     const place = story.length, isGiven = place < ids.length;
     if (place === ids.length) started = performance.now();
     const id = isGiven ? ids[place] : sample(logits, temperature);
-    if (!isGiven && id === described.eotId) break;
+    if (!isGiven && described.stopIds.includes(id)) break;
     append(id, text, isGiven, logits ? likeliest(softmax(logits.slice()), id) : known);
     logits = model.read(id);
     for (const gap of tokenizer.gaps) logits[gap] = -Infinity;
@@ -46,7 +46,7 @@ async function write(ids, kept) {
 
 function append(id, text, isGiven, probabilities) {
   const span = document.createElement("span");
-  span.textContent = story.length ? text.decode(tokenizer.tokens[id], { stream: true }) : "";
+  span.textContent = described.shown[id] ?? text.decode(tokenizer.tokens[id], { stream: true });
   span.className = `token color${story.length % 4}${isGiven ? " given" : ""}`;
   span.dataset.place = story.length;
   story.push({ id, span, probabilities: probabilities ?? null });
@@ -88,9 +88,9 @@ async function run(next) {
 
 function begin() {
   const text = decoder().decode(new TextEncoder().encode(element("prompt").value)); // no halves of characters
-  const special = described.specialTokens.find((token) => text.includes(token));
+  const special = described.refusedTokens.find((token) => text.includes(token));
   if (special) return say(`the text holds ${special}, which only stands between texts; leave it out`);
-  return run(() => ({ ids: [described.eotId, ...tokenizer.encode(text)], kept: 0 }));
+  return run(() => ({ ids: [...described.before, ...tokenizer.encode(text), ...described.after], kept: 0 }));
 }
 
 // Goes on with another token at a place of the story.
@@ -126,7 +126,7 @@ function hide() {
 }
 
 function makeRow(place, id, probability) {
-  const row = document.createElement("button"), isEnd = id === described.eotId;
+  const row = document.createElement("button"), isEnd = described.stopIds.includes(id);
   const name = document.createElement("code"), bar = document.createElement("i"), share = document.createElement("span");
   name.textContent = isEnd ? "(the end)" : tokenizer.show(id);
   bar.style.width = `${100 * probability}%`;

@@ -1,7 +1,7 @@
 """Every code point of Unicode, and random strings of odd ones, encode as in tiktoken and in `tokenizers`.
 
 ALILAMA_EXAMPLES is how many random strings there are, 1,000 unless set:
-ALILAMA_EXAMPLES=100000 pytest tests/data/test_exactness.py -k random
+ALILAMA_EXAMPLES=100000 pytest tests/data/tokenizer/test_exactness.py -k random
 """
 
 import itertools

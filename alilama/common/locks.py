@@ -1,0 +1,82 @@
+"""One process at a time writes into a folder."""
+
+import errno
+import os
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TextIO
+
+from alilama.common.errors import UserError
+
+try:
+    from fcntl import LOCK_EX, LOCK_NB, flock
+except ImportError:  # Windows
+    import msvcrt
+
+NAME = ".lock"
+UNFINISHED = re.compile(r".+\.\d+\.part")  # of `replacing`
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)  # of file systems that cannot hold one, as some in networks
+HOLDER_AT, MOST_HOLDER = 1, 200  # where its description begins, behind the byte that Windows locks; in characters
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds a folder, which is made where there is none, until the block or the process ends, however it ends.
+
+    The operating system holds the lock, so that a killed process leaves none; its unfinished files are removed. Raises
+    UserError, naming the other process, where one holds the folder.
+    """
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / NAME
+    while True:
+        with open(path, "a+", encoding="utf-8", errors="replace") as file:
+            if not is_taken(file):
+                file.seek(HOLDER_AT)
+                holder = " ".join(file.read(MOST_HOLDER).split()) or "which has not said its name"
+                raise UserError(f"another process is writing into {folder} ({holder}); wait until it has ended, or stop it")
+            if not is_still_there(path, file):
+                continue  # whoever held it before has removed it meanwhile
+            file.truncate(0)
+            file.write(" " * HOLDER_AT + f"{os.getpid()}: {shlex.join(sys.argv)}"[:MOST_HOLDER])
+            file.flush()
+            for part in folder.glob("*.part"):
+                if UNFINISHED.fullmatch(part.name):
+                    part.unlink(missing_ok=True)
+            try:
+                yield
+            finally:
+                with suppress(PermissionError):  # Windows does not remove what is open
+                    path.unlink(missing_ok=True)
+                for made in new:
+                    with suppress(OSError):  # it is not empty
+                        made.rmdir()
+            return
+
+
+def is_taken(file: TextIO) -> bool:
+    """Locks an open file unless another process has, and tells whether it did; the lock ends with the file."""
+    try:
+        if sys.platform == "win32":
+            file.seek(0)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, HOLDER_AT)
+        else:
+            flock(file, LOCK_EX | LOCK_NB)
+    except OSError as error:
+        if error.errno in NO_LOCKS:
+            return True
+        if not isinstance(error, BlockingIOError | PermissionError):
+            raise
+        return False
+    return True
+
+
+def is_still_there(path: Path, file: TextIO) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False

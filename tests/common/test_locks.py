@@ -1,0 +1,97 @@
+"""One process at a time writes into a folder, and a killed one leaves nothing that blocks."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import ROOT, files_of, write_text
+
+from alilama.common import locks
+from alilama.common.errors import UserError
+from alilama.common.locks import locked
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from alilama.common.locks import locked
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Another process that holds tmp_path / "run"."""
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "run")]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def test_a_folder_that_another_process_holds_is_refused_with_its_name(tmp_path, holder):
+    says = rf"another process is writing into .*run \({holder.pid}: -c .*run\)"
+    with pytest.raises(UserError, match=says), locked(tmp_path / "run"):
+        pytest.fail("both hold it")
+    assert list(files_of(tmp_path / "run")) == [".lock"]  # which is still the other's
+
+
+def test_a_killed_process_blocks_nobody_and_its_unfinished_files_are_removed(tmp_path, holder):
+    write_text(tmp_path / "run", "train.npy.123.part", "half")
+    write_text(tmp_path / "run", "film.part", "a download of somebody's")
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    with locked(tmp_path / "run"):
+        assert list(files_of(tmp_path / "run")) == [".lock", "film.part"]
+    assert list(files_of(tmp_path / "run")) == ["film.part"]
+
+
+def test_the_lock_is_let_go_at_the_end_and_at_an_error(tmp_path):
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="in it"), locked(tmp_path / "run"):
+            raise RuntimeError("in it")
+        with locked(tmp_path / "run"):
+            write_text(tmp_path / "run", "file", "")
+    assert list(files_of(tmp_path / "run")) == ["file"]
+
+
+def test_a_folder_that_was_made_and_not_used_is_removed_and_another_is_not(tmp_path):
+    with locked(tmp_path / "new"):
+        pass
+    (tmp_path / "old").mkdir()
+    with locked(tmp_path / "old"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]
+
+
+def test_two_in_one_process_are_two(tmp_path):
+    with locked(tmp_path / "run"), pytest.raises(UserError, match="another process"), locked(tmp_path / "run"):
+        pytest.fail("both hold it")
+
+
+def test_a_lock_whose_file_was_removed_before_it_was_taken_is_taken_anew(tmp_path, monkeypatch):
+    is_taken, removed = locks.is_taken, []
+
+    def remove_first(file):
+        if not removed:  # the one before lets go now
+            removed.append(file.name)
+            Path(file.name).unlink()
+        return is_taken(file)
+
+    monkeypatch.setattr(locks, "is_taken", remove_first)
+    with locked(tmp_path), pytest.raises(UserError, match="another process"), locked(tmp_path):
+        pytest.fail("both hold it")
+    assert removed
+
+
+def test_a_file_system_without_locks_is_written_all_the_same(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(locks.NO_LOCKS[0], "No locks available")
+
+    monkeypatch.setattr(locks, "flock", refuse)
+    with locked(tmp_path / "run"):
+        write_text(tmp_path / "run", "file", "")
+    assert list(files_of(tmp_path / "run")) == ["file"]
