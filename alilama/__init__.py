@@ -21,6 +21,7 @@ _MODULES = {
     "generate_batch": "writing.streams",
     "load_model": "model.folder",
     "stream_text": "writing.streams",
+    "stream_texts": "writing.streams",
 }
 
 __all__ = list(_MODULES)

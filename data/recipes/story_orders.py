@@ -26,7 +26,7 @@ from alilama.common.files import replacing
 from alilama.data.tokenizer import END_OF_TEXT
 from alilama.model.device import choose_device
 from alilama.model.folder import find_pretrained
-from alilama.writing.streams import stream_texts
+from alilama import stream_texts
 
 SEED = 1
 MOST_WORDS = 4  # of an order

@@ -24,7 +24,7 @@ from alilama import load_model
 from alilama.common.errors import ArgumentParser, UserError, one_line_errors
 from alilama.common.files import replacing
 from alilama.model.device import choose_device
-from alilama.writing.streams import stream_texts
+from alilama import stream_texts
 
 HELD_OUT = 500  # messages
 MAX_LETTERS = 200  # of a message

@@ -111,7 +111,7 @@ def vals(rows: list[dict[str, str]]) -> list[float]:
 
 
 def test_training_never_makes_a_model_worse_on_what_is_held_out(owl, train_here, tmp_path, capsys):
-    train_here(init_from="models/owl", model_name="worse", learning_rate=30)
+    train_here(init_from="models/owl", model_name="worse", learning_rate=0.5)
     before, after = (load_file(tmp_path / "models" / name / "model.safetensors") for name in ("owl", "worse"))
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
     assert (
