@@ -136,9 +136,8 @@ def vocabularies(data: Path, sizes: Iterable[int], patterns: Iterable[str]):
 
 def score(model_folder: Path, data: Path, number: int, max_new_tokens: int, temperature: float, seed: int, shown: int):
     """Prints what a model needs for the held-out pages, and what is in those that it writes."""
-    from alilama import load_model
+    from alilama import load_model, stream_texts
     from alilama.training.scoring import encode_files, evaluate
-    from alilama import stream_texts
 
     texts, known = read_texts(data / "valid.jsonl"), sentences_of(read_texts(data / "train.jsonl"))
     model, tokenizer = load_model(model_folder)

@@ -24,10 +24,10 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
+from alilama import stream_texts
 from alilama.common.errors import ArgumentParser, UserError, one_line_errors
 from alilama.common.files import replacing
 from alilama.model.folder import load_model
-from alilama import stream_texts
 
 FOLDERS = ("airdsAirs", "essenFolksong", "miscFolk", "nottingham-dataset", "oneills1850", "ryansMammoth")  # of music21's corpus
 HELD_OUT = 0.05  # of the tunes

@@ -114,8 +114,10 @@ def choose_families(functions: list[Function]) -> set[str]:
 
 def score(model_folder: Path, data: Path, number: int, max_new_tokens: int, temperature: float, seed: int, shown: int):
     """Has functions written whose heads are those of held-out ones, and counts what became of them."""
-    from alilama import load_model  # here, for --help and make need no torch
-    from alilama import stream_texts
+    from alilama import (
+        load_model,  # here, for --help and make need no torch
+        stream_texts,
+    )
 
     known = {body_of(function) for text in read_texts(data / "train.jsonl") if (function := find_function(text, True))}
     real = random.Random(seed).sample(texts := read_texts(data / "valid.jsonl"), min(number, len(texts)))

@@ -20,13 +20,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from alilama import load_model
+from alilama import load_model, stream_texts
 from alilama.common.errors import ArgumentParser, UserError, one_line_errors
 from alilama.common.files import replacing
 from alilama.data.tokenizer import END_OF_TEXT
 from alilama.model.device import choose_device
 from alilama.model.folder import find_pretrained
-from alilama import stream_texts
 
 SEED = 1
 MOST_WORDS = 4  # of an order

@@ -20,11 +20,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from alilama import load_model
+from alilama import load_model, stream_texts
 from alilama.common.errors import ArgumentParser, UserError, one_line_errors
 from alilama.common.files import replacing
 from alilama.model.device import choose_device
-from alilama import stream_texts
 
 HELD_OUT = 500  # messages
 MAX_LETTERS = 200  # of a message
