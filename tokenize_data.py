@@ -81,7 +81,9 @@ def write_tokens(config: Config, sources: list[Source], val_sources: list[Source
     warnings.formatwarning = lambda message, *_: f"Note: {message}\n"
     started = time.perf_counter()
 
-    has_prompts = any(map(has_conversations, sources + (val_sources or [])))
+    has_prompts = any(map(has_conversations, sources))
+    if not has_prompts and any(map(has_conversations, val_sources or [])):
+        raise UserError("val_files hold prompts with answers and data_files none, so that nothing of the kind is learned")
     if config.init_from is not None:
         tokenizer = Tokenizer.load(Path(config.init_from) / "tokenizer.json")
         print(f"Using the tokenizer of {config.init_from}")

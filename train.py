@@ -37,7 +37,7 @@ from alilama.training.card import write_card
 from alilama.training.log import Log, import_logger, is_memorizing, read_log
 from alilama.training.optim import learning_rate_at, make_optimizers
 from alilama.training.resume import Run, load_teacher, start_from
-from alilama.training.scoring import Score, evaluate
+from alilama.training.scoring import Score, evaluate, learned_of
 from alilama.training.stopping import StopRequest
 from alilama.training.trainer import WARM_UP_STEPS, Trainer, choose_precision, estimate_bytes, join_processes
 from alilama.views.pictures import plot_log, save_figure
@@ -71,6 +71,8 @@ def train(config: Config, device: str, rank: int, world_size: int, started: floa
     config, reason = settle(config, tokens.meta, device, precision, world_size)
     batches = TrainingWindows(tokens, config.max_seq_len, config.batch_size, config.seed, tokenizer.frame)
     val_ids = tokens.val_ids(config.eval_tokens)
+    if not learned_of(tokenizer, val_ids)[1:].any():
+        raise UserError(f"eval_tokens = {config.eval_tokens}: there is no answer to score among so many; raise it")
     config.sample_prompt = find_beginning(tokenizer, val_ids) if config.sample_prompt is None else config.sample_prompt
 
     # Model and optimizers
@@ -94,12 +96,14 @@ def train(config: Config, device: str, rank: int, world_size: int, started: floa
     display = Display(run, model, batches) if is_first else None
     if run.step == 0 and config.init_from is not None:
         score = evaluate(model, tokenizer, val_ids, batches.context)  # training must not make it worse
-        if is_first:
-            run.best_loss = score.loss
-            save_weights(run.folder, model)
-            display.show_start(score)
+        run.best_loss = score.loss
     if is_first and run.step == 0:
         run.save(trainer.step)  # from now on the folder is this run's
+        (run.folder / "model.safetensors").unlink(missing_ok=True)  # of one that had not made a step either
+        if config.init_from is not None:
+            save_weights(run.folder, model)
+            display.show_start(score)
+        display.start_timing()
 
     # The loop
     pace = Pace(run, started, device, len(val_ids))
@@ -148,7 +152,7 @@ def train(config: Config, device: str, rank: int, world_size: int, started: floa
         print(f"Stopped at step {run.step:,} of {run.num_steps:,} and saved. The same command goes on from here.")
         return
     story = write_story(*load_model(run.folder, device), config)
-    print(f"A story by {config.model_name}:\n\n{story}\n")
+    print(f"A text by {config.model_name}:\n\n{story}\n")
     save_card(run, trainer, story)
     print(describe_end(run))
 
@@ -229,7 +233,10 @@ def save_card(run: Run, trainer: Trainer, story: str):
 
 def describe_end(run: Run) -> str:
     """Says where the model is and what to do with it."""
-    rows = [row for row in read_log(run.folder / "log.csv") if "val_loss" in row]
+    try:
+        rows = [row for row in read_log(run.folder / "log.csv") if row.keys() >= {"step", "val_loss"}]
+    except (OSError, UserError):  # it was removed, or is no log any more: there is nothing to say of it
+        rows = []
     worse = (
         f"Nothing was learned that helps with text that is held out: the weights of {run.config.init_from} are kept. It may "
         "know this kind of text already; or try a smaller learning_rate.\n"
@@ -329,6 +336,11 @@ def minutes_to_go(minutes: float) -> str:
 def memorizing_advice(rows: list[dict[str, float]], run: Run, num_parameters: int) -> str:
     """Returns what to change when the model learns its text by heart, for the log so far."""
     best = min((row for row in rows if "val_loss" in row), key=lambda row: row["val_loss"])
+    if best["step"] == 0:
+        return (
+            "The validation loss rises since training began: this text makes the model worse at what is held out. Try a "
+            f"smaller learning_rate, or more text; the weights of {run.config.init_from} are kept."
+        )
     num_tokens = run.meta.tokens["train"]
     enough = f"--epochs={best['epoch']:.2f}"
     if run.config.minutes is not None:

@@ -2,7 +2,7 @@
 # shellcheck shell=bash disable=SC2034
 
 # The tests of the two modules in C++, by name: where one is renamed, pytest says so.
-tokenizer_tests=(tests/data/tokenizer/test_{bpe_training,encoding,encoding_shortcuts,foreign_tokenizers,patterns,pretokenizer,tokenizer_files}.py tests/common/test_tokenizer_arguments.py)
+tokenizer_tests=(tests/data/tokenizer/test_{bpe_training,encoding,encoding_shortcuts,foreign_tokenizers,patterns,pretokenizer,tokenizer_files}.py tests/data/tokenizer/test_tokenizer_arguments.py)
 kernel_tests=(tests/model/test_{attention,kernel_arguments}.py tests/writing/test_decoding.py)
 
 # together COMMANDS...: runs them side by side and prints what each of them said once it and those before it are done.

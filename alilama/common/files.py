@@ -18,7 +18,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """
     if path.exists() and not path.is_file():
         raise UserError(f"{path} is not an ordinary file, and a file is to be written there; choose another place")
-    part = Path(f"{path}.{os.getpid()}.part")  # another process may be writing the same file
+    part = Path(f"{path}.{os.getpid()}.alilama.part")  # another process may be writing the same file
     part.unlink(missing_ok=True)
     try:
         with open(part, "xb") as file:  # which follows no link

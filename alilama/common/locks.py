@@ -18,7 +18,7 @@ except ImportError:  # Windows
     import msvcrt
 
 NAME = ".lock"
-UNFINISHED = re.compile(r".+\.\d+\.part")  # of `replacing`
+UNFINISHED = re.compile(r".+\.(\d+)\.alilama\.part")  # of `replacing`, with the number of the process
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)  # of file systems that cannot hold one, as some in networks
 HOLDER_AT, MOST_HOLDER = 1, 200  # where its description begins, behind the byte that Windows locks; in characters
 
@@ -31,31 +31,53 @@ def locked(folder: Path) -> Iterator[None]:
     UserError, naming the other process, where one holds the folder.
     """
     new = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
+    with take(folder) as file:
+        file.truncate(0)
+        file.write(" " * HOLDER_AT + f"{os.getpid()}: {shlex.join(sys.argv)}"[:MOST_HOLDER])
+        file.flush()
+        for part in folder.glob("*.part"):
+            if (found := UNFINISHED.fullmatch(part.name)) and not is_alive(int(found[1])):
+                part.unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            with suppress(PermissionError):  # Windows does not remove what is open
+                (folder / NAME).unlink(missing_ok=True)
+            for made in new:
+                with suppress(OSError):  # it is not empty
+                    made.rmdir()
+
+
+def take(folder: Path) -> TextIO:
+    """Returns the open and locked file that holds a folder."""
     path = folder / NAME
     while True:
-        with open(path, "a+", encoding="utf-8", errors="replace") as file:
-            if not is_taken(file):
-                file.seek(HOLDER_AT)
-                holder = " ".join(file.read(MOST_HOLDER).split()) or "which has not said its name"
-                raise UserError(f"another process is writing into {folder} ({holder}); wait until it has ended, or stop it")
-            if not is_still_there(path, file):
-                continue  # whoever held it before has removed it meanwhile
-            file.truncate(0)
-            file.write(" " * HOLDER_AT + f"{os.getpid()}: {shlex.join(sys.argv)}"[:MOST_HOLDER])
-            file.flush()
-            for part in folder.glob("*.part"):
-                if UNFINISHED.fullmatch(part.name):
-                    part.unlink(missing_ok=True)
-            try:
-                yield
-            finally:
-                with suppress(PermissionError):  # Windows does not remove what is open
-                    path.unlink(missing_ok=True)
-                for made in new:
-                    with suppress(OSError):  # it is not empty
-                        made.rmdir()
-            return
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            file = open(path, "a+", encoding="utf-8", errors="replace")  # noqa: SIM115, open as long as the folder is held
+        except FileNotFoundError:
+            continue  # a process that had made the folder has removed it meanwhile
+        if not is_taken(file):
+            file.seek(HOLDER_AT)
+            holder = " ".join(file.read(MOST_HOLDER).split()) or "which has not said its name"
+            file.close()
+            raise UserError(f"another process is writing into {folder} ({holder}); wait until it has ended, or stop it")
+        if is_still_there(path, file):
+            return file
+        file.close()  # whoever held it before has removed it meanwhile
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; on Windows, where asking is not so easy, it always may."""
+    if sys.platform == "win32":
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass
+    return True
 
 
 def is_taken(file: TextIO) -> bool:

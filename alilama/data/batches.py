@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from alilama.common.errors import UserError
-from alilama.data.frames import Frame
+from alilama.data.frames import SAID, Frame
 from alilama.data.tokens import BLOCK_TOKENS, REMEDY, TokenFiles
 
 SECTION_BLOCKS = 32  # whose documents and windows are shuffled together: what has to be in memory at a time
@@ -79,10 +79,16 @@ class TrainingWindows:
         is_rest[:, 1:] = ~goes_on & (windows[:, 1:] != self.frame.eot_id)
         for row, start in zip(*np.nonzero(is_rest), strict=True):
             position = int(positions[row, start])
-            self.tokens.check("train", max(0, position - 1) // BLOCK_TOKENS)  # where it goes on from
-            before = self.frame.begun_before(self.ids, position)
-            is_learned[row, start:] = self.frame.is_learned(windows[row, start:], before)
+            is_learned[row, start:] = self.frame.is_learned(windows[row, start:], self._begun_before(position))
         return is_learned
+
+    def _begun_before(self, position: int) -> int:
+        """Returns what the last token of the frame before a position began; a text without a frame is not searched for one."""
+        self.tokens.check("train", max(0, position - 1) // BLOCK_TOKENS)  # where it goes on from
+        document = self.tokens.documents[max(0, np.searchsorted(self.tokens.documents, position) - 1)]
+        if not self.frame.is_role(self.ids[document + 1 : document + 2]).any():
+            return SAID
+        return self.frame.begun_before(self.ids, position)
 
     def _begin_epoch(self, epoch: int):
         rng = np.random.default_rng((self.seed, epoch))

@@ -53,6 +53,10 @@ class Frame:
         last = np.where(places < 0, before, begins[places])  # of each id or those before it
         return (np.append(before, last[:-1]) == SAID) & ~self._is_role[ids]
 
+    def is_role(self, ids: np.ndarray) -> np.ndarray:
+        """Tells which ids, (N,), begin a message."""
+        return self._is_role.take(ids, mode="clip")
+
     def begun_before(self, ids: np.ndarray, position: int) -> int:
         """Returns what the last token of the frame before a position began: TOLD or SAID. Reads no more than needed."""
         size = 256

@@ -69,11 +69,14 @@ def write_token_files(
     fewer than two tokens.
     """
     pattern = tokenizer.native_pattern
-    by_document = False
+    by_document, cuts_conversations = False, val_sources is None
     if val_sources is None:
-        by_document = can_hold_out_documents(sources, val_fraction, pattern) or any(map(has_conversations, sources))
+        talking = [source for source in sources if has_conversations(source)]
+        others = [source for source in sources if source not in talking]
+        by_document = can_hold_out_documents(others, val_fraction, pattern)
         if not by_document:
-            sources, val_sources = hold_out_tails(sources, val_fraction, pattern)
+            others, val_sources = hold_out_tails(others, val_fraction, pattern)
+            sources = others + talking
     folder.mkdir(parents=True, exist_ok=True)
     with (
         replacing(folder / "train.npy") as train_file,
@@ -90,16 +93,16 @@ def write_token_files(
         for split, split_sources in (("train", sources), ("val", val_sources or [])):
             index = -1  # of the document that the last block ended in
             blocks = read_blocks(split_sources, pattern)
-            encoded = map_blocks(
-                lambda block: (block.size, tokenizer.encode_block(block)), blocks, choose_num_threads(num_threads)
-            )
-            for block_bytes, (ids, part_tokens, part_bytes, continues) in encoded:
-                on_bytes(block_bytes)
+            encoded = map_blocks(lambda block: (block, tokenizer.encode_block(block)), blocks, choose_num_threads(num_threads))
+            for block, (ids, part_tokens, part_bytes, continues) in encoded:
+                on_bytes(block.size)
                 if not len(part_tokens):
                     continue
                 indices = np.arange(len(part_tokens)) + index + (not continues)
                 index = int(indices[-1])
-                if by_document:  # spread evenly: document i is held out where the running share reaches a whole number
+                if by_document or (
+                    cuts_conversations and block.conversations is not None
+                ):  # spread evenly: document i is held out where the running share reaches a whole number
                     held_out = np.floor((indices + 1) * val_fraction) > np.floor(indices * val_fraction)
                 else:
                     held_out = np.full(len(part_tokens), split == "val")
@@ -350,7 +353,9 @@ def load_meta(folder: Path) -> TokenMeta:
             raise ValueError("it names no text")
     except FileNotFoundError:
         raise UserError(f"{path} is missing: there are no complete token files; {REMEDY}") from None
-    except (ValueError, TypeError, KeyError, RecursionError) as error:  # Unicode and JSON errors are ValueErrors
+    except TypeError:
+        raise UserError(f"{path} is of another version of Alilama; {REMEDY}") from None
+    except (ValueError, KeyError, RecursionError) as error:  # Unicode and JSON errors are ValueErrors
         raise UserError(f"{path} is damaged ({error}); {REMEDY}") from None
     return meta
 

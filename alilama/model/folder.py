@@ -26,6 +26,7 @@ from alilama.model.attention import ALIBI_BIAS_MAX
 from alilama.model.model import ARCHITECTURE, Model, ModelConfig, block_weights, weight_shapes
 
 PRETRAINED = "models/alilama_2M"  # the model that is part of the repository
+CHECKSUM = "alilama_sha256"  # of the weights, in the metadata of their file
 PREFIX = "transformer."  # of every weight's name in an MPT file
 READABLE_MULTIPLE = 16  # Transformers refuses texts longer than max_seq_len, and ALiBi reads beyond the trained length
 
@@ -125,7 +126,7 @@ def save_weights(folder: Path, model: Model):
     """Writes model.safetensors in float32, with a checksum; the output projection is the embedding and is not written twice."""
     weights = {PREFIX + name: tensor.detach().float().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with replacing(folder / "model.safetensors") as file:
-        file.write(in_order(save(weights, metadata={"format": "pt", "sha256": sha256_of(weights)})))
+        file.write(in_order(save(weights, metadata={"format": "pt", CHECKSUM: sha256_of(weights)})))
 
 
 def in_order(content: bytes) -> bytes:
@@ -251,7 +252,7 @@ def load_weights(folder: Path, config: ModelConfig) -> dict[str, torch.Tensor]:
         try:
             with safetensors.safe_open(part, framework="pt") as file:
                 found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                expected = (file.metadata() or {}).get("sha256")  # files of others have none
+                expected = (file.metadata() or {}).get(CHECKSUM)  # files of others have none
         except (OSError, safetensors.SafetensorError) as error:
             raise UserError(f"{part} is missing or damaged ({error}); train the model again") from None
         if expected not in (None, sha256_of(found)):

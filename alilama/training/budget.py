@@ -77,7 +77,7 @@ def settle(config: Config, meta: TokenMeta, device: str, precision: torch.dtype,
         f"{config.max_seq_len} tokens and dropout = {config.dropout:g}, evaluated on {eval_tokens:,} tokens. At "
         f"{speed / 1e9:,.0f} GFLOP/s that model reads about {tokens / 1e6:,.1f} million tokens in the time, "
         f"{tokens / meta.tokens['train']:.1f} times the text."
-    ) + f" A text is read at most {TRAINED_EPOCHS} times on from a model." * (config.init_from is not None)
+    ) + f" On from a model a text is read about {TRAINED_EPOCHS} times at most." * (config.init_from is not None)
 
 
 def with_shape_of(config: Config, folder: Path) -> Config:
@@ -186,7 +186,8 @@ class Pace:
         self.eval_interval = run.config.eval_interval or math.ceil(with_story / EVALUATION_SHARE)
         self.most_steps = math.inf
         if run.config.minutes is not None and run.config.init_from is not None:
-            self.most_steps = math.ceil(TRAINED_EPOCHS * run.meta.tokens["train"] / step_tokens)
+            self.most_steps = max(1, TRAINED_EPOCHS * run.meta.tokens["train"] // step_tokens)
+            run.num_steps = min(run.num_steps, self.most_steps)
         self.steps_of_evaluation, self.seconds_of_evaluation = evaluation, None  # None: none was timed yet
         self.timed_step = run.step + WARM_UP_STEPS
         self.next_estimate = self.timed_step + 1
@@ -234,12 +235,11 @@ class Pace:
         evaluation = self.seconds_of_evaluation or self.steps_of_evaluation * seconds_per_step
         time_left = 60 * minutes - CLOSING_SECONDS - mean_over_processes(now - self.started, self.device)
         steps_left = (time_left - evaluation) / (seconds_per_step + evaluation / self.eval_interval)
-        run.num_steps = min(run.step + max(0, int(steps_left)), max(run.step, self.most_steps))
+        run.num_steps = run.step + max(0, int(steps_left))
         is_timed = steps * seconds_per_step >= SHARE_OF_TIMED_STEPS * 60 * minutes
         run.is_settled = time_left <= 0 or (steps >= LEAST_TIMED_STEPS and (is_timed or time_left < 30 * minutes))
         self.timed_step, self.timed_at, self.slowness_before = run.step, now, slowness
         self.next_estimate = run.step + 2 * steps
-        if run.num_steps == self.most_steps:
-            run.is_settled = True
         if not run.is_settled:  # until then no estimate ends the run
             run.num_steps = max(run.num_steps, self.next_estimate)
+        run.num_steps = min(run.num_steps, max(run.step, self.most_steps))

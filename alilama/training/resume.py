@@ -127,7 +127,7 @@ class Run:
         for split, use in (("train", "trained"), ("val", "validated")):
             if any(before[name][split] != now[name][split] for name in ("documents", "tokens", "bytes")):
                 return f"{use} on other text ({before['tokens'][split]:,} tokens, now {now['tokens'][split]:,})"
-            if before.get("checksums", {}).get(split) != now["checksums"][split]:
+            if "checksums" in before and before["checksums"].get(split) != now["checksums"][split]:
                 return f"{use} on other text, of the same number of tokens"
         return None
 

@@ -28,7 +28,8 @@ class StopRequest:
         if number == getattr(signal, "SIGHUP", None):  # nobody can be told any more
             nowhere = os.open(os.devnull, os.O_WRONLY)
             for stream in (sys.stdout, sys.stderr):
-                os.dup2(nowhere, stream.fileno())
+                if stream is not None and stream.isatty():
+                    os.dup2(nowhere, stream.fileno())
         self._on_request()
 
     def is_made(self, step: int, log_interval: int, world_size: int) -> bool:

@@ -5,7 +5,8 @@
         --out data/story_orders
     python tokenize_data.py --data_files=data/story_orders/train.jsonl --val_files=data/story_orders/valid.jsonl \\
         --tokens_dir=data/story_orders/tokens --init_from=models/alilama_2M
-    python train.py --tokens_dir=data/story_orders/tokens --init_from=models/alilama_2M --model_name=story_orders --minutes=10
+    python train.py --tokens_dir=data/story_orders/tokens --init_from=models/alilama_2M --model_name=story_orders \\
+        --max_seq_len=512 --batch_size=8 --learning_rate=0.045 --minutes=10
     python data/recipes/story_orders.py score models/story_orders --data data/story_orders
 
 A row is an order, made from a story, and the story: {"prompt": "words: dragon, cake; end: happy", "completion": "Once ..."}.

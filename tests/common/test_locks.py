@@ -1,5 +1,6 @@
 """One process at a time writes into a folder, and a killed one leaves nothing that blocks."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -40,13 +41,15 @@ def test_a_folder_that_another_process_holds_is_refused_with_its_name(tmp_path, 
 
 
 def test_a_killed_process_blocks_nobody_and_its_unfinished_files_are_removed(tmp_path, holder):
-    write_text(tmp_path / "run", "train.npy.123.part", "half")
-    write_text(tmp_path / "run", "film.part", "a download of somebody's")
+    write_text(tmp_path / "run", f"train.npy.{holder.pid}.alilama.part", "half")
+    others = {"film.part", "archive.7z.001.part", f"README.md.{os.getpid()}.alilama.part"}  # the last of a process that lives
+    for name in others:
+        write_text(tmp_path / "run", name, "somebody's")
     holder.send_signal(signal.SIGKILL)
     holder.wait()
     with locked(tmp_path / "run"):
-        assert list(files_of(tmp_path / "run")) == [".lock", "film.part"]
-    assert list(files_of(tmp_path / "run")) == ["film.part"]
+        assert set(files_of(tmp_path / "run")) == {".lock", *others}
+    assert set(files_of(tmp_path / "run")) == others
 
 
 def test_the_lock_is_let_go_at_the_end_and_at_an_error(tmp_path):

@@ -60,7 +60,7 @@ def test_weights_of_others_have_no_checksum_and_the_same_weights_are_the_same_by
         save_weights(folder, model)
         assert path.read_bytes() == content
     save_file(load_file(path), path, metadata={"format": "pt"})
-    assert b"sha256" not in path.read_bytes() and b"sha256" in content
+    assert b"alilama_sha256" not in path.read_bytes() and b"alilama_sha256" in content
     assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in load_model(folder)[0].state_dict().items())
 
 

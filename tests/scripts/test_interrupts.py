@@ -55,7 +55,9 @@ os._exit(7 if stop.is_made(1, 1, 1) else 8)
 """
 
 
-@pytest.mark.parametrize(("before", "code", "said"), [("", 7, ""), (IGNORING, 8, "still there\n")], ids=["closed", "nohup"])
-def test_a_terminal_that_is_closed_ends_a_run_that_nohup_did_not_begin(before, code, said):
+@pytest.mark.parametrize(
+    ("before", "code", "said"), [("", 7, "asked\nstill there\n"), (IGNORING, 8, "still there\n")], ids=["closed", "nohup"]
+)
+def test_a_terminal_that_is_closed_ends_a_run_that_nohup_did_not_begin_and_a_file_still_gets_its_words(before, code, said):
     run = subprocess.run([sys.executable, "-u", "-c", f"{before}\n{STOP}"], cwd=ROOT, capture_output=True, text=True)
     assert (run.returncode, run.stdout, run.stderr) == (code, said, "")

@@ -239,7 +239,7 @@ def test_several_processes_learn_what_one_does_and_stop_and_go_on_together(train
         assert result.returncode == 0, result.stderr
         outputs.append(result.stdout)
     assert outputs[0].count("Stopped at step 8 of 20 and saved") == 1
-    assert outputs[1].count("Going on from step 8") == outputs[1].count("A story by owl") == 1 and "2 x" in outputs[1]
+    assert outputs[1].count("Going on from step 8") == outputs[1].count("A text by owl") == 1 and "2 x" in outputs[1]
     alone, together = (read_log(tmp_path / "models" / name) for name in ("alone", "owl"))
     assert [row["step"] for row in together] == [row["step"] for row in alone]
     for name in ("train_loss", "val_loss"):

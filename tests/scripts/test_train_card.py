@@ -22,7 +22,7 @@ def test_a_trained_model_has_a_card_with_its_best_evaluation_and_the_story_that_
     assert f"| bits per byte | {float(best['val_bits_per_byte']):.3f} |" in text
     assert f"step {best['step']}: " in text and f"trained for | {STEPS} steps" in text and "1 CPU thread in float32" in text
     assert f"`{text_file.name}`" in text and str(text_file.parent) not in text
-    story = result.stdout.split("A story by owl:\n\n", 1)[1].split("\n\nThe model is saved", 1)[0]
+    story = result.stdout.split("A text by owl:\n\n", 1)[1].split("\n\nThe model is saved", 1)[0]
     assert f"\n```\n{story}\n```\n" in re.sub("\r\n?", "\n", text)
     assert "hf upload owl models/owl --exclude training_state.pt" in result.stdout
     assert "python -m alilama.export models/owl --html owl.html" in result.stdout
