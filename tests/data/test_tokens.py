@@ -425,6 +425,19 @@ def test_a_large_file_of_few_conversations_is_not_cut_within_one(tokenizer, tmp_
         assert framed.decode(np.load(tmp_path / "t" / f"{split}.npy")) == "".join(documents)
 
 
+@pytest.mark.parametrize("num_prompts", [19, 20, 45])
+def test_of_a_book_beside_conversations_the_end_is_held_out_and_of_these_every_twentieth(num_prompts, tokenizer, tmp_path):
+    framed, book = tokenizer.with_frame(), "".join(f"Line {i} of the book.\n" for i in range(2000))
+    rows = [json.dumps({"prompt": f"ask {i}", "completion": "say"}) for i in range(num_prompts)]
+    write_text(tmp_path / "texts", "a.jsonl", "\n".join(rows))
+    write_text(tmp_path / "texts", "b.txt", book)
+    meta = write_token_files(framed, find_sources(tmp_path / "texts"), tmp_path / "t")
+    train, val = (framed.decode(np.load(tmp_path / "t" / f"{split}.npy")) for split in ("train", "val"))
+    assert meta.documents["val"] - 1 in (num_prompts // 20, num_prompts // 20 + 1)
+    assert val.count("<|assistant|>") == meta.documents["val"] - 1 and train.count("<|assistant|>") + val.count("<|assistant|>")
+    assert 0.9 < train.count("of the book") / 1900 < 1.1 and train.count("of the book") + val.count("of the book") == 2000
+
+
 @pytest.mark.parametrize(
     ("document", "expected"),
     [

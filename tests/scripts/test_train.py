@@ -294,6 +294,14 @@ def test_the_advice_on_memorizing_can_be_followed(settings, advice, make_config)
     assert all(words in said.replace(",", " ").replace(". ", ".  ") for words in advice), said
 
 
+def test_the_advice_where_training_only_made_it_worse_names_no_length(make_config):
+    train = runpy.run_path(str(ROOT / "train.py"))
+    run = SimpleNamespace(config=replace(make_config(), init_from="models/owl"), num_steps=20)
+    rows = [{"step": 0.0, "tokens": 0.0, "epoch": 0.0, "val_loss": 3.0}, {"step": 20.0, "val_loss": 4.0}]
+    said = train["memorizing_advice"](rows, run, 10)
+    assert "smaller learning_rate" in said and "models/owl are kept" in said and "--" not in said
+
+
 def test_in_a_log_progress_is_a_few_lines(trained):
     """20 steps with a row of the log each; there is no terminal. A bar that is drawn again would be a line each time."""
     lines = [line for line in trained[1].stderr.splitlines() if "training" in line]

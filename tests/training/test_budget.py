@@ -179,6 +179,25 @@ def test_a_run_ends_when_its_minutes_are_over(load, clock, steps_in_time, minute
         assert 0.9 * 60 * minutes <= clock[0] - started <= 60 * minutes
 
 
+@pytest.mark.parametrize("text_tokens", [500, 6_000, 30_000, 200_000, 1_000_000])
+@pytest.mark.parametrize("seconds_per_step", [0.002, 0.1, 2])
+def test_on_from_a_model_a_text_is_read_five_times_or_until_the_minutes_are_over(
+    load, clock, folder, text_tokens, seconds_per_step
+):
+    config, said = settle_on_cpu(
+        load("--minutes=3", f"--init_from={folder}", "--batch_size=16", "--max_seq_len=128"), text_tokens
+    )
+    assert "a text is read about 5 times at most" in said
+    started = clock[0]
+    run = Run(config, meta(text_tokens), 1000)
+    pace = Pace(run, started, "cpu", 1000)
+    lucky = iter([seconds_per_step / 2])  # one step that looks faster than all others
+    make_steps(pace, clock, lambda step: next(lucky, seconds_per_step) if step == 5 else seconds_per_step, lambda step: 0.1)
+    epochs = run.step * 16 * 128 / text_tokens
+    assert clock[0] - started <= 180 and (epochs <= 5 or run.step == 1)
+    assert run.step == 1 or epochs > 4 or clock[0] - started > 150
+
+
 def test_evaluations_are_not_taken_for_steps(load, clock):
     config, _ = settle_on_cpu(load("--minutes=5", "--eval_interval=1"), 1_000_000)
     started = clock[0]

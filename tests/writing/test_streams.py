@@ -362,3 +362,8 @@ def test_an_answer_is_what_follows_the_prompt_in_its_frame_up_to_its_end(end, fr
 
 def test_what_is_shown_before_an_answer_is_the_prompt_and_a_gap(framed, tokenizer):
     assert streams.shown_before(framed, "Who?") == "Who?\n\n" and streams.shown_before(tokenizer, "Once") == "Once"
+
+
+def test_a_setting_that_is_none_is_one_line_with_those_that_are(model):
+    with pytest.raises(UserError, match=r"stop_id is not a setting of writing; these are temperature, top_k"):
+        generate_batch(model, [[5]], stop_id=3)
