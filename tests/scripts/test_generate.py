@@ -123,7 +123,7 @@ def test_a_prompt_longer_than_memory_allows_is_one_line(model_folder, run, tmp_p
         "import resource, runpy, sys\n"
         "import alilama.model.folder\n"
         "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
-        "resource.setrlimit(resource.RLIMIT_AS, (used + (500 << 20),) * 2)\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + (100 << 20),) * 2)\n"
         "sys.argv = ['generate', sys.argv[1], '--prompt', 'word ' * 3_000_000]\n"
         "runpy.run_module('alilama.generate', run_name='__main__')\n"
     )
