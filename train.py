@@ -34,7 +34,7 @@ from alilama.model.folder import is_mpt, load_model, save_description, save_weig
 from alilama.model.model import Model, ModelConfig
 from alilama.training.budget import Pace, settle
 from alilama.training.card import write_card
-from alilama.training.log import Log, import_logger, is_memorizing, read_log
+from alilama.training.log import Log, best_evaluation, import_logger, is_memorizing, read_log
 from alilama.training.optim import learning_rate_at, make_optimizers
 from alilama.training.resume import Run, load_teacher, start_from
 from alilama.training.scoring import Score, evaluate, learned_of
@@ -234,13 +234,15 @@ def save_card(run: Run, trainer: Trainer, story: str):
 def describe_end(run: Run) -> str:
     """Says where the model is and what to do with it."""
     try:
-        rows = [row for row in read_log(run.folder / "log.csv") if row.keys() >= {"step", "val_loss"}]
+        best = best_evaluation(read_log(run.folder / "log.csv"))
     except (OSError, UserError):  # it was removed, or is no log any more: there is nothing to say of it
-        rows = []
-    worse = (
-        f"Nothing was learned that helps with text that is held out: the weights of {run.config.init_from} are kept. It may "
-        "know this kind of text already; or try a smaller learning_rate.\n"
-    ) * (bool(rows) and min(rows, key=lambda row: row["val_loss"])["step"] == 0)
+        best = None
+    worse = ""
+    if best is not None and best.get("step") == 0:
+        worse = (
+            f"Nothing was learned that helps with text that is held out: the weights of {run.config.init_from} are kept. It "
+            "may know this kind of text already; or try a smaller learning_rate.\n"
+        )
     return worse + (
         f"The model is saved in {run.folder}, its curves in {run.folder / 'loss.png'}. To go on:\n"
         f"  python -m alilama.generate {shlex.quote(str(run.folder))} --prompt={shlex.quote(run.config.sample_prompt)}\n"
@@ -335,7 +337,7 @@ def minutes_to_go(minutes: float) -> str:
 
 def memorizing_advice(rows: list[dict[str, float]], run: Run, num_parameters: int) -> str:
     """Returns what to change when the model learns its text by heart, for the log so far."""
-    best = min((row for row in rows if "val_loss" in row), key=lambda row: row["val_loss"])
+    best = best_evaluation(rows)
     if best["step"] == 0:
         return (
             "The validation loss rises since training began: this text makes the model worse at what is held out. Try a "

@@ -49,8 +49,7 @@ class TrainingWindows:
         With a `frame` in the vocabulary, a token that is not learned stands there as ~id, which is negative.
         """
         epochs, places = np.divmod(np.arange(step * self.batch_size, (step + 1) * self.batch_size), self.windows_per_epoch)
-        windows = np.concatenate([self._windows(epoch, places[epochs == epoch]) for epoch in np.unique(epochs)])
-        return windows
+        return np.concatenate([self._windows(epoch, places[epochs == epoch]) for epoch in np.unique(epochs)])
 
     def _windows(self, epoch: int, places: np.ndarray) -> np.ndarray:
         """Returns windows of an epoch, (n, T + 1), by their places in its order, (n,)."""
@@ -66,8 +65,7 @@ class TrainingWindows:
             chosen = of_position == section
             ends, moves, _ = self._section(section)
             positions[chosen] += moves[np.searchsorted(ends, positions[chosen], side="right")]
-        windows = self.ids[positions]
-        windows = windows.astype(np.int64)
+        windows = self.ids[positions].astype(np.int64)
         return windows if self.frame is None else np.where(self._are_learned(windows, positions), windows, ~windows)
 
     def _are_learned(self, windows: np.ndarray, positions: np.ndarray) -> np.ndarray:

@@ -71,7 +71,7 @@ def write_token_files(
     pattern = tokenizer.native_pattern
     by_document, cuts_conversations = False, val_sources is None
     if val_sources is None:
-        talking = [source for source in sources if has_conversations(source)]
+        talking = [source for source in sources if tokenizer.frame is not None and has_conversations(source)]
         others = [source for source in sources if source not in talking]
         by_document = can_hold_out_documents(others, val_fraction, pattern)
         if not by_document:

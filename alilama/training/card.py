@@ -12,7 +12,7 @@ from pathlib import Path
 from alilama.common.files import replacing
 from alilama.model.folder import is_mpt
 from alilama.model.model import Model
-from alilama.training.log import read_log
+from alilama.training.log import best_evaluation, read_log
 from alilama.training.resume import FREE_TO_CHANGE, Run
 
 MARK = "\n<!-- Alilama wrote this and writes it again when the model changes, unless you change it ({}) -->\n"
@@ -162,7 +162,7 @@ def describe_scores(run: Run, rows: list[dict[str, float]], hardware: str) -> st
     evaluations = [row for row in rows if row.keys() >= {"val_loss", "val_bits_per_byte"}]
     if not evaluations:
         return "log.csv, which should say it, was damaged or removed."
-    best, last = min(evaluations, key=lambda row: row["val_loss"]), rows[-1]
+    best, last = best_evaluation(evaluations), rows[-1]
     seconds = sum(
         (row["tokens"] - before["tokens"]) / row["tokens_per_s"]
         for before, row in zip([{"tokens": 0}, *rows], rows, strict=False)

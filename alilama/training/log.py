@@ -124,6 +124,11 @@ def finite(cell: str | None) -> float | None:
         return None
 
 
+def best_evaluation(rows: list[dict[str, float]]) -> dict[str, float] | None:
+    """Returns the row of the lowest validation loss, after which the weights were saved; None where nothing was evaluated."""
+    return min((row for row in rows if "val_loss" in row), key=lambda row: row["val_loss"], default=None)
+
+
 def is_memorizing(rows: list[dict[str, float]]) -> bool:
     """Whether over the last three evaluations the validation loss rose each time while the training loss fell."""
     train, val, since = [], [], []

@@ -16,7 +16,7 @@ from alilama.common.files import replacing
 from alilama.data.tokenizer import Tokenizer
 from alilama.model.attention import alibi_bias
 from alilama.model.model import Model
-from alilama.training.log import read_log
+from alilama.training.log import best_evaluation, read_log
 from alilama.training.scoring import Score
 from alilama.views.inside import attention_weights, next_tokens
 
@@ -59,7 +59,7 @@ def plot_log(log: str | os.PathLike) -> Figure:
     axes.grid(alpha=0.3)
     title = log.parent.name
     if validated:
-        best = min(validated, key=lambda row: row["val_loss"])
+        best = best_evaluation(validated)
         title += f": {best['val_bits_per_byte']:.3f} bits per byte on validation after {best['tokens'] / 1e6:.1f}M tokens"
         add_bits_per_byte(axes, best["val_loss"], best["val_bits_per_byte"])
     set_title(axes, title)

@@ -91,8 +91,9 @@ def stream_batch(
     if seed is not None and not (isinstance(seed, Integral) and -(2**63) <= seed < 2**63):
         raise UserError(f"seed = {seed}: expected a whole number of at most 63 bits")
     check_length(model, prompts, max_new_tokens, context)
-    if unknown := sampling.keys() - {field.name for field in fields(Sampling)}:
-        raise UserError(f"{min(unknown)} is not a setting of writing; these are {', '.join(f.name for f in fields(Sampling))}")
+    known = [field.name for field in fields(Sampling)]
+    if unknown := sampling.keys() - known:
+        raise UserError(f"{min(unknown)} is not a setting of writing; these are {', '.join(known)}")
     sampler = Sampler(Sampling(**sampling), prompts, model, seed, stop_ids)
     decoder = choose_decoder(model, len(prompts), max(map(len, prompts)) + max_new_tokens, context, on_read)
     steps = (
