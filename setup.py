@@ -43,7 +43,7 @@ EXTENSIONS = [
         "alilama._bpe",
         sorted(glob("csrc/tokenizer/*.cpp")),
         cxx_std=17,
-        depends=[*glob("csrc/tokenizer/*.hpp"), *glob("csrc/tokenizer/*.inc")],
+        depends=["csrc/bindings.hpp", *glob("csrc/tokenizer/*.hpp"), *glob("csrc/tokenizer/*.inc")],
     )
 ]
 if platform.system() == "Linux":  # elsewhere, and where it does not compile, attention and decoding take PyTorch's own way
@@ -52,7 +52,7 @@ if platform.system() == "Linux":  # elsewhere, and where it does not compile, at
             "alilama._kernels",
             sorted(glob("csrc/kernels/*.cpp")),
             cxx_std=17,
-            depends=glob("csrc/kernels/*.hpp"),
+            depends=["csrc/bindings.hpp", *glob("csrc/kernels/*.hpp")],
             extra_compile_args=["-fopenmp", "-Wno-psabi"],
             extra_link_args=["-fopenmp"],
             optional=True,

@@ -15,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "../bindings.hpp"
 #include "attention.hpp"
 #include "decoder.hpp"
 
@@ -25,6 +26,7 @@ namespace {
 
 // A decoder, which one call uses at a time: `is_used` is guarded by the GIL, which a call releases.
 struct SharedDecoder {
+    static constexpr const char* kTaken = "another thread uses this Decoder: give each thread its own";
     Decoder decoder;
     bool is_used = false;
 };
@@ -33,15 +35,6 @@ struct SharedDecoder {
 }  // namespace alilama
 
 namespace pybind11::detail {
-
-// An object that __init__ has made: what only __new__ has made has memory that nothing was written to.
-template <class Object>
-struct made_caster : type_caster_base<Object> {
-    bool load(handle from, bool convert) {
-        if (!type_caster_base<Object>::load(from, convert)) return false;
-        return from.is_none() || reinterpret_cast<instance*>(from.ptr())->get_value_and_holder().holder_constructed();
-    }
-};
 
 template <>
 struct type_caster<alilama::SharedDecoder> : made_caster<alilama::SharedDecoder> {};
@@ -152,21 +145,6 @@ const Array<float>& weight(const BlockArrays& block, const char* name) {
     if (found == block.end()) throw std::invalid_argument(std::string("a block has no weight ") + name);
     return found->second;
 }
-
-// Marks a decoder as used. Throws std::invalid_argument where it is.
-class Use {
-public:
-    explicit Use(SharedDecoder& shared) : shared_(shared) {
-        if (shared.is_used) throw std::invalid_argument("another thread uses this Decoder: give each thread its own");
-        shared.is_used = true;
-    }
-    ~Use() { shared_.is_used = false; }
-    Use(const Use&) = delete;
-    Use& operator=(const Use&) = delete;
-
-private:
-    SharedDecoder& shared_;
-};
 
 std::unique_ptr<SharedDecoder> make_decoder(const Array<float>& embedding, const std::vector<BlockArrays>& blocks,
                                             const Array<float>& norm_f, const Array<float>& slopes, int64_t rows,

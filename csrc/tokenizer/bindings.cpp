@@ -12,6 +12,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "../bindings.hpp"
 #include "counter.hpp"
 #include "documents.hpp"
 #include "encoder.hpp"
@@ -24,6 +25,7 @@ namespace {
 
 // A counter, which one call uses at a time: `is_used` is guarded by the GIL, which some calls release.
 struct SharedCounter {
+    static constexpr const char* kTaken = "another call uses this PieceCounter: give each thread its own";
     PieceCounter counter;
     bool is_used = false;
 };
@@ -96,15 +98,6 @@ private:
 
 namespace pybind11::detail {
 
-// An object that __init__ has made: what only __new__ has made has memory that nothing was written to.
-template <class Object>
-struct made_caster : type_caster_base<Object> {
-    bool load(handle from, bool convert) {
-        if (!type_caster_base<Object>::load(from, convert)) return false;
-        return from.is_none() || reinterpret_cast<instance*>(from.ptr())->get_value_and_holder().holder_constructed();
-    }
-};
-
 template <>
 struct type_caster<alilama::SharedCounter> : made_caster<alilama::SharedCounter> {};
 
@@ -144,58 +137,45 @@ py::list split_pieces(const std::string& pattern_name, const py::bytes& text) {
     return to_bytes_list(pieces);
 }
 
-// Marks a counter as used. Throws std::invalid_argument where it is.
-class Use {
-public:
-    explicit Use(SharedCounter& shared) : shared_(shared) {
-        if (shared.is_used) throw std::invalid_argument("another call uses this PieceCounter: give each thread its own");
-        shared.is_used = true;
-    }
-    ~Use() { shared_.is_used = false; }
-    Use(const Use&) = delete;
-    Use& operator=(const Use&) = delete;
-
-    PieceCounter& operator*() { return shared_.counter; }
-
-private:
-    SharedCounter& shared_;
-};
-
 // Counts the pieces of a text, or of each document in it, cut at special tokens.
 void add_text(SharedCounter& shared, const std::string& pattern_name, const py::bytes& text,
               const std::vector<std::string>& special_tokens, bool has_documents) {
     const Pattern& pattern = find_pattern(pattern_name);
     const std::string_view bytes = view(text);
-    Use counter(shared);
+    const Use use(shared);
     const py::gil_scoped_release unlocked;
     for (const std::string_view document : has_documents ? split_documents(bytes) : std::vector{bytes})
-        for (const std::string_view stretch : split_at_tokens(document, special_tokens)) (*counter).add_text(pattern, stretch);
+        for (const std::string_view stretch : split_at_tokens(document, special_tokens))
+            shared.counter.add_text(pattern, stretch);
 }
 
 void add_pieces(SharedCounter& shared, const std::vector<py::bytes>& pieces) {
-    Use counter(shared);
-    for (const py::bytes& piece : pieces) (*counter).add_piece(view(piece));
+    const Use use(shared);
+    for (const py::bytes& piece : pieces) shared.counter.add_piece(view(piece));
 }
 
 void merge(SharedCounter& shared, SharedCounter& other) {
     if (&shared == &other) throw std::invalid_argument("a PieceCounter cannot be merged with itself");
-    Use counter(shared), merged(other);
+    const Use use(shared), use_other(other);
     const py::gil_scoped_release unlocked;
-    (*counter).merge(*merged);
+    shared.counter.merge(other.counter);
 }
 
 size_t drop_rarest(SharedCounter& shared, size_t limit) {
-    Use counter(shared);
+    const Use use(shared);
     const py::gil_scoped_release unlocked;
-    return (*counter).drop_rarest(limit);
+    return shared.counter.drop_rarest(limit);
 }
 
-size_t num_bytes(SharedCounter& shared) { return (*Use(shared)).num_bytes(); }
+size_t num_bytes(SharedCounter& shared) {
+    const Use use(shared);
+    return shared.counter.num_bytes();
+}
 
 std::vector<Pair> learn(SharedCounter& shared, size_t num_merges) {
-    Use counter(shared);
+    const Use use(shared);
     const py::gil_scoped_release unlocked;
-    return learn_merges(*counter, num_merges, [] {
+    return learn_merges(shared.counter, num_merges, [] {
         const py::gil_scoped_acquire locked;
         if (PyErr_CheckSignals() != 0) throw py::error_already_set();  // Ctrl-C
     });
