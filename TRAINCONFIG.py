@@ -36,7 +36,7 @@ precision = "auto"  # bf16, fp16 or fp32; auto takes what the hardware is fastes
 compile_model = None  # use torch.compile: a wait at the start, then faster steps; None is True where minutes leave the time
 seed = 1  # of the initial weights, the order of the data, dropout and samples
 init_from = None  # folder of a model to start from: its shape, weights and tokenizer
-teacher = None  # folder of a larger model, with the same tokenizer, to learn from beside the text: more a token, and slower
+teacher = None  # folders of larger models, as a,b, with the same tokenizer, to learn from beside the text: more a token, slower
 
 # ---- logging ----
 log_interval = 20  # steps between rows in log.csv; more writes fewer rows

@@ -187,7 +187,7 @@ def describe_run(run: Run, trainer: Trainer, batches: TrainingWindows, reason: s
         describe_steps(run, batches),
     ]
     if trainer.teacher is not None:
-        lines.append(f"{config.teacher}, with {trainer.teacher.num_parameters():,} parameters, is the teacher")
+        lines.append(f"The teacher, {config.teacher}, has {trainer.teacher.num_parameters():,} parameters")
     if run.step > 0:
         lines.append(f"Going on from step {run.step:,}")
     if not is_mpt(model.config):

@@ -146,6 +146,10 @@ class Config:
     def model_dir(self) -> Path:
         return Path(self.models_dir) / self.model_name
 
+    @property
+    def teacher_dirs(self) -> list[Path]:
+        return [Path(name) for name in (self.teacher or "").split(",") if name]
+
 
 def usual_heads(d_model: int) -> int:
     """Returns 8, or as many heads as keep each at most 64 wide; for a d_model that does not allow it, the next fewer."""

@@ -4,7 +4,7 @@ Shapes: B batch, T time, C = d_model, H heads, D = C / H head width, V vocabular
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 import torch.nn.functional as F
@@ -76,12 +76,12 @@ class Model(nn.Module):
         return F.linear(self.hidden(ids), self.wte.weight)
 
     def loss(
-        self, ids: torch.Tensor, targets: torch.Tensor, teacher: "Model | None" = None, *, may_ignore: bool = False
+        self, ids: torch.Tensor, targets: torch.Tensor, teacher: "Model | Ensemble | None" = None, *, may_ignore: bool = False
     ) -> torch.Tensor:
         """Returns the mean cross-entropy in nats per token of `targets` after `ids`, both (B, T).
 
-        A teacher is a model whose expectations make up TEACHER_SHARE of the targets. Where it `may_ignore` some, those below 0
-        are left out.
+        The expectations of a teacher make up TEACHER_SHARE of the targets. Where it `may_ignore` some, those below 0 are left
+        out.
         """
         taught = None
         if teacher is not None:
@@ -92,6 +92,30 @@ class Model(nn.Module):
 
     def num_parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())
+
+
+class Ensemble(nn.Module):
+    """Several models with one vocabulary as one teacher, whose logits are the mean of theirs.
+
+    That is one output layer over their last activations side by side, so that a student learns from it as from a Model.
+    """
+
+    def __init__(self, models: Sequence[Model]):
+        super().__init__()
+        self.models = nn.ModuleList(models)
+        shapes = [model.config for model in models]
+        # Of a model that holds in memory what all of them do, one after the other.
+        self.config = replace(
+            shapes[0], d_model=sum(shape.d_model for shape in shapes), hidden_dim=max(shape.hidden_dim for shape in shapes)
+        )
+        self.wte = nn.Embedding.from_pretrained(torch.cat([model.wte.weight for model in models], dim=1) / len(models))
+
+    def hidden(self, ids: torch.Tensor) -> torch.Tensor:
+        """Returns what the logits are made of, (B, T, sum of the widths), for ids, (B, T) int64."""
+        return torch.cat([model.hidden(ids) for model in self.models], dim=-1)
+
+    def num_parameters(self) -> int:
+        return sum(model.num_parameters() for model in self.models)
 
 
 class Block(nn.Module):

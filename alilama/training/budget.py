@@ -67,7 +67,7 @@ def settle(config: Config, meta: TokenMeta, device: str, precision: torch.dtype,
         return replace(chosen, eval_tokens=min(config.eval_tokens or meta.tokens["val"], saved["eval_tokens"])), ""
     speed = mean_over_processes(matmul_speed(device, precision), device) * world_size
     flops = speed * max(1, 60 * config.minutes - STARTING_SECONDS)
-    teacher = 0 if config.teacher is None else Shape.of(load_shape(Path(config.teacher))).numbers(meta.vocab_size)
+    teacher = sum(Shape.of(load_shape(folder)).numbers(meta.vocab_size) for folder in config.teacher_dirs)
     config = choose(config, flops, meta.tokens["train"], meta.vocab_size, teacher, world_size)
     shape = Shape.of(config)
     tokens = shape.tokens_in(flops, meta.vocab_size, teacher)

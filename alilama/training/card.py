@@ -139,8 +139,8 @@ def describe_model(run: Run, model: Model) -> str:
     )
     if config.init_from is not None:
         text += f" It was trained on from {code(Path(config.init_from).name)}."
-    if config.teacher is not None:
-        text += f" It learned from {code(Path(config.teacher).name)} beside the text."
+    if config.teacher_dirs:
+        text += f" It learned from {' and '.join(code(folder.name) for folder in config.teacher_dirs)} beside the text."
     return text
 
 
@@ -193,9 +193,10 @@ def describe_data(run: Run) -> str:
 
 def describe_settings(run: Run) -> str:
     """Lists what the model and what it learned depend on, as TRAINCONFIG.py has it."""
-    settings = {name: value for name, value in asdict(run.config).items() if name not in {*FREE_TO_CHANGE, "model_name"}}
-    for name in ("init_from", "teacher"):
-        settings[name] = settings[name] and Path(settings[name]).name
+    config = run.config
+    settings = {name: value for name, value in asdict(config).items() if name not in {*FREE_TO_CHANGE, "model_name"}}
+    settings["init_from"] = config.init_from and Path(config.init_from).name
+    settings["teacher"] = ",".join(folder.name for folder in config.teacher_dirs) or None
     return fenced("\n".join(f"{name} = {value!r}" for name, value in settings.items()), "python")
 
 

@@ -18,7 +18,7 @@ from alilama.common.files import replacing
 from alilama.data.tokenizer import Tokenizer
 from alilama.data.tokens import SPLITS, TokenMeta
 from alilama.model.folder import load_model, load_shape
-from alilama.model.model import Model
+from alilama.model.model import Ensemble, Model
 from alilama.training.step import Step
 
 STATE_TYPES = {
@@ -218,14 +218,16 @@ def start_from(folder: str, tokenizer: Tokenizer, config: Config) -> Model:
     return model
 
 
-def load_teacher(config: Config, tokenizer: Tokenizer, device: str) -> Model | None:
-    """Returns the model that the setting `teacher` names, None where it names none."""
-    if config.teacher is None:
+def load_teacher(config: Config, tokenizer: Tokenizer, device: str) -> Model | Ensemble | None:
+    """Returns the model that the setting `teacher` names, several as one, None where it names none."""
+    models = [load_known(folder, tokenizer, config) for folder in config.teacher_dirs]
+    if not models:
         return None
-    return load_known(config.teacher, tokenizer, config).to(device).requires_grad_(False)
+    teacher = models[0] if len(models) == 1 else Ensemble(models)
+    return teacher.to(device).requires_grad_(False)
 
 
-def load_known(folder: str, tokenizer: Tokenizer, config: Config, *, may_lack_frame: bool = False) -> Model:
+def load_known(folder: str | Path, tokenizer: Tokenizer, config: Config, *, may_lack_frame: bool = False) -> Model:
     """Returns the model in a folder, for token files that its tokenizer made, or that tokenizer with the tokens of a frame.
 
     Raises UserError for another tokenizer.

@@ -19,7 +19,7 @@ from alilama.common.errors import UserError, first_line, is_out_of_memory
 from alilama.model.attention import forget_blocks, prepare_blocks
 from alilama.model.device import capture, free_bytes
 from alilama.model.loss import CHUNK_LOGITS, chunk_rows
-from alilama.model.model import Model, ResidualOutput
+from alilama.model.model import Ensemble, Model, ResidualOutput
 from alilama.training.optim import OPTIMIZERS, set_learning_rate
 from alilama.training.scoring import evaluation_bytes
 from alilama.training.step import Step
@@ -46,7 +46,7 @@ class Trainer:
         optimizers: list[torch.optim.Optimizer],
         config: Config,
         precision: torch.dtype,
-        teacher: Model | None = None,
+        teacher: Model | Ensemble | None = None,
         *,
         on_message: Callable[[str], None],
         may_ignore: bool = False,
@@ -237,7 +237,9 @@ def choose_precision(device: str, wanted: str) -> torch.dtype:
     return torch.float32
 
 
-def estimate_bytes(model: Model, config: Config, precision: torch.dtype, windows: int, teacher: Model | None = None) -> int:
+def estimate_bytes(
+    model: Model, config: Config, precision: torch.dtype, windows: int, teacher: Model | Ensemble | None = None
+) -> int:
     """Returns about how much memory training takes at its peak, for `windows` of max_seq_len tokens computed at once."""
     update_numbers = OPTIMIZERS[config.optimizer].update_numbers
     update = 4 * sum(update_numbers(*matrix.weight.shape) for matrix in matrices_of(model))
@@ -255,7 +257,9 @@ def state_bytes(model: Model, config: Config) -> int:
     return 16 * model.num_parameters() + 4 * beyond_adamw
 
 
-def step_bytes(model: Model, config: Config, precision: torch.dtype, windows: int, teacher: Model | None = None) -> int:
+def step_bytes(
+    model: Model, config: Config, precision: torch.dtype, windows: int, teacher: Model | Ensemble | None = None
+) -> int:
     """Returns about what a step takes besides.
 
     For each token what the backward pass needs: the residual stream in float32 (8 bytes a block for each number), and in
@@ -280,7 +284,7 @@ def matrices_of(model: Model) -> list[nn.Linear]:
 
 
 def fitting_windows(
-    most: int, free: int, model: Model, config: Config, precision: torch.dtype, teacher: Model | None = None
+    most: int, free: int, model: Model, config: Config, precision: torch.dtype, teacher: Model | Ensemble | None = None
 ) -> int:
     """Returns how many windows, at most `most`, are computed at once where so many bytes are free, by the estimate.
 

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,9 +52,10 @@ def parts(arguments: argparse.Namespace, work: Path) -> list[Part]:
     if tiny:
         race = ["--contexts", 32, "--batches", 64, "--train_tokens", 2000]
     cuda_tests = [path for path in sorted(ROOT.glob("tests/*/test_*.py")) if "mark.cuda" in path.read_text(encoding="utf-8")]
+    together = ["-n", min(8, os.cpu_count() or 1)] if find_spec("xdist") else []  # they compile most of the time
     found = [
         Part("build", 120, [*python, "setup.py", "build_ext", "--inplace"]),
-        Part("tests", 150, [*python, "-m", "pytest", "-q", "-m", "cuda", "-p", "no:cacheprovider", *cuda_tests]),
+        Part("tests", 150, [*python, "-m", "pytest", "-q", "-m", "cuda", "-p", "no:cacheprovider", *together, *cuda_tests]),
         Part("training, 2M, bf16", 90, training("2M", "128", "bf16", 8192, 3)),
         Part("generation, 2M", 40, generation("2M")),
     ]

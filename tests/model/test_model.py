@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from alilama.model.attention import alibi_bias, alibi_slopes, choose_attention, masked_attention
 from alilama.model.folder import save_description, save_weights
-from alilama.model.model import TEACHER_SHARE, Attention, ModelConfig
+from alilama.model.model import TEACHER_SHARE, Attention, Ensemble, ModelConfig
 
 VOCAB = 97
 
@@ -224,6 +224,16 @@ def test_gelu_is_exact_and_not_the_tanh_formula():
     found = model.blocks[0].ffn(x)
     torch.testing.assert_close(found, (hidden * 0.5 * torch.erfc(-hidden / math.sqrt(2))) @ down, atol=1e-10, rtol=0)
     assert (found - F.gelu(hidden, approximate="tanh") @ down).abs().max() > 1e-6
+
+
+def test_the_logits_of_an_ensemble_are_the_mean_of_its_models():
+    models = [tiny_model(VOCAB), tiny_model(VOCAB, seed=1, d_model=64, blocks=1), tiny_model(VOCAB, seed=2, hidden_dim=256)]
+    ensemble, ids = Ensemble(models), random_ids(2, 8)
+    found = F.linear(ensemble.hidden(ids), ensemble.wte.weight)
+    torch.testing.assert_close(found, torch.stack([model(ids) for model in models]).mean(0))
+    assert ensemble.num_parameters() == sum(model.num_parameters() for model in models)
+    shapes = [model.config for model in models]
+    assert (ensemble.config.d_model, ensemble.config.hidden_dim) == (shapes[0].d_model + 64 + shapes[2].d_model, 256)
 
 
 def test_a_teacher_of_another_shape_makes_up_its_share_of_the_targets_and_gets_no_gradients():

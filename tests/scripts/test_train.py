@@ -341,6 +341,10 @@ def test_a_model_learns_from_a_teacher_what_it_expects_beside_the_text(owl, trai
     assert float(taught[-1]["train_loss"]) < 0.9 * float(taught[0]["train_loss"])
     train_here(model_name="again", teacher="models/owl")
     assert read_log(tmp_path / "models" / "again") == taught
+    train_here(model_name="by_two", teacher="models/owl,models/taught")
+    assert read_log(tmp_path / "models" / "by_two")[0]["train_loss"] not in (taught[0]["train_loss"], alone[0]["train_loss"])
+    card = (tmp_path / "models" / "by_two" / "README.md").read_text(encoding="utf-8")
+    assert "learned from `owl` and `taught` beside" in card and "teacher = 'owl,taught'" in card
 
 
 def test_a_run_that_was_given_minutes_ends_in_time_and_goes_on_as_it_was_settled(

@@ -92,7 +92,8 @@ def test_the_processes_speed_adds_up_and_a_teacher_is_asked_for_its_size(load, c
     assert "At 400 GFLOP/s" in settle(load("--minutes=3"), meta(1_000_000), "cpu", torch.float32, world_size=4)[1]
     save_description(tmp_path / "large", tiny_model(tokenizer.vocab_size, d_model=256, blocks=8).config, tokenizer)
     taught = settle_on_cpu(load("--minutes=3", f"--teacher={tmp_path / 'large'}"), 1_000_000)[1]
-    assert "At 100 GFLOP/s" in taught and taught != said
+    by_two = settle_on_cpu(load("--minutes=3", f"--teacher={tmp_path / 'large'},{tmp_path / 'large'}"), 1_000_000)[1]
+    assert "At 100 GFLOP/s" in taught and len({said, taught, by_two}) == 3
 
 
 @pytest.mark.parametrize("minutes", [None, 3])
