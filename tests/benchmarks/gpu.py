@@ -80,14 +80,14 @@ def parts(arguments: argparse.Namespace, work: Path) -> list[Part]:
     if arguments.nanogpt:
         race += ["--race", "0.1,0.15,0.2,0.3,0.5", "--learning_rates", "2e-3", "--settings", f"tokens_dir={tokens}"]
         found.append(Part("time to nanoGPT's loss", 120, [*python, BENCHMARKS / "learning.py", *nanogpt, *race]))
-    return [
-        *found,
+    found += [
         Part("training, bf16, context 128", 150, training("470K,15M,110M", "128", "bf16", 8192, 5)),
         Part("training, fp16", 90, training("2M,110M", "128", "fp16", 8192, 3)),
         Part("training, fp32", 90, training("2M,110M", "128", "fp32", 8192, 3)),
         Part("training, bf16, context 512", 150, training("470K,2M,15M,110M", "512", "bf16", 32_768, 3)),
         Part("generation, 110M", 60, generation("110M")),
     ]
+    return [part for part in found if part.name not in arguments.without]
 
 
 def run(command: list, log: Path, seconds: float) -> str:
@@ -119,6 +119,7 @@ def main():
     parser.add_argument("--wheels", metavar="FOLDER", help="folder with wheels of packages that are missing")
     parser.add_argument("--minutes", type=float, default=9, help="how long all of it may take [9]")
     parser.add_argument("--folder", type=Path, default=Path("gpu"), help="where log.txt and report.md go [gpu]")
+    parser.add_argument("--without", nargs="+", default=[], metavar="PART", help="parts to leave out, such as build tests")
     parser.add_argument("--tiny", action="store_true", help="all of it in miniature, on any device")
     arguments = parser.parse_args()
     started = time.perf_counter()
