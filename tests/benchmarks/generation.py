@@ -45,7 +45,7 @@ def write_by_steps(model: Model, tokens: int):
     """Ours on a GPU without a CUDA graph: each operation is launched by Python."""
     with torch.inference_mode():
         sampler = Sampler(Sampling(), [[0]], model, 1, ())
-        for _ in islice(next_ids(TorchDecoder(model, 1, tokens + 1, None), sampler, [[0]], None), tokens):
+        for _ in islice(next_ids(TorchDecoder(model, 1, tokens + 1, None), sampler, [[0]], ()), tokens):
             pass
 
 

@@ -26,6 +26,15 @@ def assert_close(found: dict[str, torch.Tensor], expected: dict[str, torch.Tenso
         torch.testing.assert_close(found[name], expected[name], atol=tolerance, rtol=0, msg=f"{name} is not the same")
 
 
+def assert_close_to_rounding(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], precision: torch.dtype):
+    """In bf16 a gradient near 0 may have either sign, and AdamW goes as far either way: there all of a matrix is compared."""
+    if precision == torch.float32:
+        return assert_close(found, expected, 1e-3)
+    for name in expected:
+        difference = ((found[name] - expected[name]).norm() / expected[name].norm()).item()
+        assert difference < 0.02, f"{name} is {difference:.4f} of its size off"
+
+
 def masked_batches(steps: int) -> list[torch.Tensor]:
     """The same with tokens that are not learned, ~id: a quarter, a half or all of a window, or none."""
     generator = torch.Generator().manual_seed(1)
