@@ -4,6 +4,7 @@
 its last checkpoint when it is started again.
 """
 
+import gc
 import math
 import os
 import shlex
@@ -34,12 +35,13 @@ from alilama.model.folder import is_mpt, load_model, save_description, save_weig
 from alilama.model.model import Model, ModelConfig
 from alilama.training.budget import Pace, settle
 from alilama.training.card import write_card
-from alilama.training.log import Log, best_evaluation, import_logger, is_memorizing, read_log
+from alilama.training.log import Log, Samples, best_evaluation, import_logger, is_memorizing, read_log
 from alilama.training.optim import learning_rate_at, make_optimizers
-from alilama.training.resume import Run, load_teacher, start_from
+from alilama.training.resume import Run, load_teacher, rounding_of, start_from
 from alilama.training.scoring import Score, evaluate, learned_of
 from alilama.training.stopping import StopRequest
 from alilama.training.trainer import WARM_UP_STEPS, Trainer, choose_precision, estimate_bytes, join_processes
+from alilama.views.growing import save_picture, write_page
 from alilama.views.pictures import plot_log, save_figure
 from alilama.writing.streams import shown_before, stream_text
 
@@ -87,13 +89,14 @@ def train(config: Config, device: str, rank: int, world_size: int, started: floa
     trainer = Trainer(model, optimizers, config, precision, teacher, on_message=tqdm.write, may_ignore=may_ignore, **processes)
 
     # Where an earlier run stopped
-    run = Run(config, tokens.meta, count_steps(config, batches))
+    run = Run(config, tokens.meta, count_steps(config, batches), rounding_of(trainer))
     run.go_on(trainer.step, rank)
     if is_first:
         print(describe_run(run, trainer, batches, reason), flush=True)
         save_description(run.folder, model.config, tokenizer)
     trainer.prepare(torch.from_numpy(batches.batch(0)))
     display = Display(run, model, batches) if is_first else None
+    score = None
     if run.step == 0 and config.init_from is not None:
         score = evaluate(model, tokenizer, val_ids, batches.context)  # training must not make it worse
         run.best_loss = score.loss
@@ -103,6 +106,7 @@ def train(config: Config, device: str, rank: int, world_size: int, started: floa
         if config.init_from is not None:
             save_weights(run.folder, model)
             display.show_start(score)
+        display.show_story(write_story(model, tokenizer, config), score)
         display.start_timing()
 
     # The loop
@@ -121,6 +125,7 @@ def train(config: Config, device: str, rank: int, world_size: int, started: floa
             continue
 
         train_loss, skipped = trainer.step.read_losses()  # waits for the device
+        made_at = time.perf_counter()  # before an evaluation, whose time is not the steps'
         score = evaluate(model, tokenizer, val_ids, batches.context) if is_evaluated else None  # by all processes
         if skipped >= MAX_SKIPPED_STEPS or (score and not math.isfinite(score.loss)):
             raise UserError(
@@ -129,7 +134,7 @@ def train(config: Config, device: str, rank: int, world_size: int, started: floa
             )
         if not is_first:
             continue
-        display.show(train_loss, learning_rate, score)
+        display.show(train_loss, learning_rate, score, made_at)
         if is_evaluated:  # what is saved comes before what is only looked at
             is_best = score.loss < run.best_loss
             if is_best:
@@ -137,11 +142,10 @@ def train(config: Config, device: str, rank: int, world_size: int, started: floa
                 save_weights(run.folder, model)
             run.save(trainer.step)
             display.show_evaluation(score)
-            if run.step < run.num_steps:
-                story = write_story(model, tokenizer, config)
-                display.bar.write(f"{story}\n")
-                if is_best:
-                    save_card(run, trainer, story)
+            story = write_story(model, tokenizer, config)
+            display.show_story(story, score)
+            if is_best and run.step < run.num_steps:
+                save_card(run, trainer, story)
         display.start_timing()
     if not is_first:
         return
@@ -190,6 +194,8 @@ def describe_run(run: Run, trainer: Trainer, batches: TrainingWindows, reason: s
         lines.append(f"The teacher, {config.teacher}, has {trainer.teacher.num_parameters():,} parameters")
     if run.step > 0:
         lines.append(f"Going on from step {run.step:,}")
+        if run.changes:
+            lines[-1] += f", with {run.changes}: the losses go on up to rounding"
     if not is_mpt(model.config):
         lines.append(
             "Only Alilama can read this model: Transformers knows no hidden_dim but 4 * d_model, and no other formulas"
@@ -244,7 +250,8 @@ def describe_end(run: Run) -> str:
             "may know this kind of text already; or try a smaller learning_rate.\n"
         )
     return worse + (
-        f"The model is saved in {run.folder}, its curves in {run.folder / 'loss.png'}. To go on:\n"
+        f"The model is saved in {run.folder}, its curves in {run.folder / 'loss.png'}, and what it wrote while it learned in "
+        f"{run.folder / 'growing.html'}. To go on:\n"
         f"  python -m alilama.generate {shlex.quote(str(run.folder))} --prompt={shlex.quote(run.config.sample_prompt)}\n"
         "  pip install jupyterlab && jupyter lab inference.ipynb\n"
         f"  python -m alilama.export {shlex.quote(str(run.folder))} --html {shlex.quote(run.folder.name + '.html')}\n"
@@ -253,12 +260,13 @@ def describe_end(run: Run) -> str:
 
 
 class Display:
-    """What a run shows: the bar, a row of the log now and then, the picture of the log, and advice."""
+    """What a run shows: the bar, a row of the log now and then, the picture of the log, stories, and advice."""
 
     def __init__(self, run: Run, model: Model, batches: TrainingWindows):
         self.run, self.model, self.batches = run, model, batches
         self.step_tokens = batches.batch_size * batches.context
         self.log = Log(run.folder, run.config, run.step, tqdm.write)
+        self.samples = Samples(run.folder, run.step, tqdm.write)
         self.bar = progress(run.num_steps, desc="training", initial=run.step, unit="step")
         self.first_step, self.is_estimated = run.step, False
         self.val_loss, self.drawn_at = "", time.perf_counter()
@@ -279,10 +287,10 @@ class Display:
         self.log.write({"step": 0, "tokens": 0, "epoch": 0, "tokens_per_s": 0, **scores})
         self.bar.write(f"before training: validation loss {score.loss:.3f}, {score.bits_per_byte:.3f} bits per byte")
 
-    def show(self, train_loss: float | None, learning_rate: float, score: Score | None):
-        """Writes a row of the log and shows it on the bar; draws the log where it is time."""
+    def show(self, train_loss: float | None, learning_rate: float, score: Score | None, made_at: float):
+        """Writes a row of the log for the steps `made_at` that time and shows it on the bar; draws the log where it is time."""
         step = self.run.step
-        tokens_per_s = (step - self.timed_step) * self.step_tokens / (time.perf_counter() - self.timed_at)
+        tokens_per_s = (step - self.timed_step) * self.step_tokens / (made_at - self.timed_at)
         row = {
             "step": step,
             "tokens": step * self.step_tokens,
@@ -305,26 +313,53 @@ class Display:
             {"val": self.val_loss} if self.val_loss else {}
         )
         self.bar.set_postfix(**losses, tok_s=f"{tokens_per_s:,.0f}")
-        if score is None and time.perf_counter() - self.drawn_at > SECONDS_BETWEEN_PICTURES:
+        if score is None:
             self.draw()
 
-    def draw(self):
-        """Draws the log, and advises where it shows memorizing; what goes wrong is no reason to end the training."""
+    def draw(self, is_end: bool = False):
+        """Draws the log now and then, at the end the stories too; what goes wrong is no reason to end the training."""
+        if time.perf_counter() - self.drawn_at <= SECONDS_BETWEEN_PICTURES and not is_end:
+            return
         try:
             save_figure(plot_log(self.log.path), self.run.folder / "loss.png")
-            rows = read_log(self.log.path)
+            if is_end and self.samples.rows:
+                save_picture(self.run.folder, self.samples.rows)
         except (OSError, UserError) as error:
-            self.bar.write(f"loss.png was not drawn: {error}")
-        else:
-            if is_memorizing(rows) and not is_memorizing(rows[:-1]):
-                self.bar.write(memorizing_advice(rows, self.run, self.model.num_parameters()))
+            self.bar.write(f"A picture was not drawn: {error}")
+        gc.collect()  # figures are circles of references, and take megabytes until they are found
         self.drawn_at = time.perf_counter()
 
     def show_evaluation(self, score: Score):
+        """Shows what was found, with advice where the log shows memorizing."""
         self.bar.write(f"\nstep {self.run.step:,}: validation loss {score.loss:.3f}, {score.bits_per_byte:.3f} bits per byte")
         self.draw()
+        try:
+            rows = read_log(self.log.path)
+        except (OSError, UserError):  # it was removed, or is no log any more, as `draw` says
+            return
+        if is_memorizing(rows) and not is_memorizing(rows[:-1]):
+            self.bar.write(memorizing_advice(rows, self.run, self.model.num_parameters()))
+
+    def show_story(self, story: str, score: Score | None):
+        """Keeps what the model writes now, with its score if it has one, and shows it; that of the end is shown apart."""
+        step, scores = self.run.step, {} if score is None else {"val_bits_per_byte": round(score.bits_per_byte, 5)}
+        prompt = self.run.config.sample_prompt
+        self.samples.write({"step": step, "tokens": step * self.step_tokens, **scores, "prompt": prompt, "story": story})
+        if 0 < step < self.run.num_steps:
+            self.bar.write(f"{story}\n")
+        self.write_page(is_growing=True)
+
+    def write_page(self, is_growing: bool):
+        """Shows all stories so far in growing.html."""
+        try:
+            write_page(self.run.folder, self.samples.rows, is_growing=is_growing)
+        except (OSError, UserError) as error:
+            self.bar.write(f"The stories so far were not written: {error}")
 
     def close(self):
+        if self.samples.rows:  # a run that goes on may have lost them
+            self.write_page(is_growing=False)
+        self.draw(is_end=True)
         self.bar.close()
         self.log.close()
 

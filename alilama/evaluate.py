@@ -18,7 +18,7 @@ from alilama.model.device import choose_device
 from alilama.model.folder import PRETRAINED, find_pretrained, load_model
 from alilama.training.card import add_evaluation
 from alilama.training.scoring import count_bytes, encode_files, evaluate, learned_of
-from alilama.views.pictures import plot_evaluation, save_figure
+from alilama.views.pictures import plot_contexts, read_contexts, save_figure
 from alilama.views.yardsticks import NGRAM_LENGTH, gzip_bits_per_byte, ngram_bits_per_byte, xz_bits_per_byte
 
 
@@ -34,6 +34,7 @@ def main(argv: list[str]):
     picture = arguments.plot or (Path() if is_committed else folder) / "evaluation.png"
     if not picture.parent.is_dir() or picture.is_dir():
         raise UserError(f"--plot {picture}: expected the name of a file in a folder that exists")
+    beside = {} if arguments.beside is None else read_contexts(arguments.beside)
     ids = encode_files(tokenizer, arguments.data, arguments.tokens, "--data", arguments.text_column)
 
     said = []  # for the model's card
@@ -62,8 +63,12 @@ def main(argv: list[str]):
     best, context = min((sliding.bits_per_byte, context) for context, (_, sliding) in zip(contexts, scores, strict=True))
     say(f"{describe_yardsticks(tokenizer, np.append(ids[:1], learned))}; this model {best:.3f} (sliding, context {context})")
 
+    lines = {
+        name: {context: score.bits_per_byte for context, score in zip(contexts, way, strict=True)}
+        for name, way in zip(("non-overlapping windows", "sliding windows"), zip(*scores, strict=True), strict=True)
+    }
     try:
-        save_figure(plot_evaluation(folder.name, contexts, scores, trained), picture)
+        save_figure(plot_contexts(f"{folder.name}: bits per byte by context length", lines | beside, trained), picture)
     except (OSError, UserError) as error:
         raise UserError(f"the picture cannot be written ({error}); choose another place with --plot") from None
     print(f"picture: {picture}")
@@ -90,6 +95,12 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         metavar="FILE.png",
         help=f"where the picture goes [evaluation.png in the model's folder; for {PRETRAINED}, which is part of the "
         "repository, in the current one]",
+    )
+    parser.add_argument(
+        "--beside",
+        type=Path,
+        metavar="FILE.csv",
+        help="lines of other models for the picture, by the columns name, context and bits_per_byte, of the same text",
     )
     arguments = parser.parse_args(argv)
     if arguments.tokens is not None and arguments.tokens < 2:

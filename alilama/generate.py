@@ -8,12 +8,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
+from pathlib import Path
 from typing import get_args
 
 from alilama.common.errors import ArgumentParser, UserError, one_line_errors
 from alilama.common.progress import progress
+from alilama.data.tokenizer import Tokenizer
 from alilama.model.device import choose_device
 from alilama.model.folder import PRETRAINED, find_pretrained, load_model
+from alilama.model.model import Model
 from alilama.writing.decoding import OnRead, say_nothing
 from alilama.writing.sampling import Sampling
 from alilama.writing.streams import stream_texts
@@ -28,17 +31,32 @@ def main(argv: list[str]):
     if prompts is None and tokenizer.frame is not None:
         raise UserError("this model answers prompts: pass --prompt")
     prompts = prompts or [""]
+    picture = settings.pop("picture")
+    if picture is not None and (len(prompts) > 1 or tokenizer.frame is not None):
+        raise UserError("--picture draws one text: expected one --prompt, and a model that goes on from it")
     with told_how_far() as settings["on_read"]:
         texts = stream_texts(model, tokenizer, prompts, **settings)
         first = next(texts)  # a mistake in the arguments is said before anything is printed
     prompts = prompts if tokenizer.frame is None else [""] * len(prompts)  # which are answered, not gone on from
     if len(prompts) == 1:
-        print(prompts[0] + first[0], end="", flush=True)
-        for [text] in texts:
-            print(text, end="", flush=True)
+        text = prompts[0] + first[0]
+        print(text, end="", flush=True)
+        for [piece] in texts:
+            print(piece, end="", flush=True)
+            text += piece
         print()
+        if picture is not None:
+            save_picture(model, tokenizer, text, picture)
     else:
         print(*("".join(parts) for parts in zip(prompts, first, *texts, strict=True)), sep="\n\n")
+
+
+def save_picture(model: Model, tokenizer: Tokenizer, text: str, path: Path):
+    from alilama.views.pictures import save_figure  # which takes a second to import
+    from alilama.views.story import plot_story
+
+    save_figure(plot_story(model, tokenizer, text), path)
+    print(f"picture: {path}")
 
 
 @contextmanager
@@ -75,6 +93,9 @@ def make_parser() -> ArgumentParser:
         "--context", type=int, help="look back on that many tokens only: a text of any length takes the same memory"
     )
     parser.add_argument("--seed", type=int, help="the same seed writes the same text")
+    parser.add_argument(
+        "--picture", type=Path, metavar="FILE.png", help="draw the text too, each token coloured by how likely it was"
+    )
     return parser
 
 

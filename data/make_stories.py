@@ -129,8 +129,9 @@ def write_stories(path: Path, megabytes: float, seed: int):
         raise ValueError(f"megabytes is {megabytes}; give a number above 0, such as 8")
     rng, size, line = random.Random(seed), 0, ""
     part = Path(f"{path}.part")
+    part.unlink(missing_ok=True)
     try:
-        with open(part, "w", encoding="ascii", newline="\n") as file:
+        with open(part, "x", encoding="ascii", newline="\n") as file:  # which follows no link
             while size < megabytes * 1e6:
                 size += file.write(f"{line}{make_story(rng).text()}\n")
                 line = f"{SEPARATOR}\n"

@@ -1,5 +1,6 @@
 """Slow and plain versions of what the C++ core does, and seeded text to try both on."""
 
+import os
 import random
 import re
 from collections import Counter
@@ -18,7 +19,8 @@ SEPARATOR = b"<|endoftext|>"
 
 
 def examples(number: int) -> settings:
-    """The same hypothesis examples on every run, on any machine, however slow."""
+    """The same hypothesis examples on every run, on any machine, however slow; ALILAMA_EXAMPLES asks for more of them."""
+    number = max(number, int(os.environ.get("ALILAMA_EXAMPLES", "0")))
     too_slow = [HealthCheck.too_slow]
     return settings(derandomize=True, deadline=None, database=None, max_examples=number, suppress_health_check=too_slow)
 

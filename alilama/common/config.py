@@ -15,6 +15,8 @@ from types import NoneType
 from alilama.common.errors import ArgumentParser, UserError
 
 MAX_SIZE = 1 << 24  # of anything in a model or batch: more is a typing mistake
+MAX_BLOCKS = 10_000  # as deep as any model that was published; each of them takes milliseconds to make
+LEAST_RATE, MOST_RATE = 1e-9, 1e30  # a learning rate below changes no weight in float32, above it is infinite there
 CHOICES = {  # what a setting may be; a model folder is held to it too, for settings that are fields of ModelConfig
     "optimizer": ("adamw", "muon"),
     "precision": ("auto", "bf16", "fp16", "fp32"),
@@ -101,6 +103,8 @@ class Config:
             self._check(name, lambda value: 0 < value < math.inf, "a number above 0")
         for name in ("d_model", "blocks", "num_heads", "hidden_dim", "max_seq_len", "batch_size"):
             self._check(name, lambda value: value < MAX_SIZE, f"a number below {MAX_SIZE:,}")
+        self._check("blocks", lambda value: value <= MAX_BLOCKS, f"at most {MAX_BLOCKS:,}")
+        self._check("learning_rate", lambda value: LEAST_RATE <= value <= MOST_RATE, f"{LEAST_RATE:g} to {MOST_RATE:g}")
         self._check("minutes", lambda value: value < 1e6, "a number below 1e6")
         self._check("epochs", lambda value: value < 1e9, "a number below 1e9")
         self._check("train_tokens", lambda value: value < 2**60, "a number below 2**60")
@@ -111,7 +115,7 @@ class Config:
             if getattr(self, name) not in allowed:
                 raise UserError(f"{name} = {getattr(self, name)!r}: expected one of {', '.join(map(str, allowed))}")
         self._check("vocab_size", lambda value: value >= 257, "at least 257: 256 bytes and <|endoftext|>")
-        self._check("weight_decay", lambda value: 0 <= value < math.inf, "at least 0")
+        self._check("weight_decay", lambda value: 0 <= value <= MOST_RATE, f"0 to {MOST_RATE:g}")
         self._check("seed", lambda value: 0 <= value < 2**63, "at least 0 and below 2**63")
         self._check("val_fraction", lambda value: value > 0 or self.val_files is not None, "above 0 unless val_files are given")
         self._check(

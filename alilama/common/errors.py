@@ -4,10 +4,12 @@ import argparse
 import io
 import os
 import re
+import reprlib
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from numbers import Integral, Real
 
 
 class UserError(ValueError):
@@ -16,6 +18,41 @@ class UserError(ValueError):
     def _render_traceback_(self) -> list[str]:
         """What a notebook shows instead of a traceback."""
         return [f"Error: {self}"]
+
+
+def expect(name: str, value: object, *kinds: type):
+    """Raises UserError unless an argument is of one of some types. True and False are no numbers, and no number is huge."""
+    if type(value) in kinds and type(value) is not int:  # as a rule, and a fifth of the time
+        return
+    is_huge = isinstance(value, Integral) and not -(2**63) <= value < 2**63
+    if is_huge or not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        expected = " or ".join(map(describe_kind, kinds))
+        raise UserError(f"{name} = {'a huge number' if is_huge else shown(value)}: expected {expected}")
+
+
+def shown(value: object) -> str:
+    """Returns what a message shows of a value: a short line, however large it is."""
+    return " ".join(reprlib.repr(value).split())
+
+
+def describe_kind(kind: type) -> str:
+    words = {Integral: "a whole number of at most 63 bits", Real: "a number", str: "text", type(None): "None"}
+    return words.get(kind, kind.__name__)
+
+
+def listed(name: str, values: Iterable, kind: type | None = None) -> list:
+    """Returns the elements of an argument. Raises UserError for text, for what has none, and for any of another kind."""
+    if isinstance(values, str | bytes):
+        raise UserError(f"{name} = {shown(values)}: expected a list")
+    elements = []
+    try:
+        for element in values:
+            elements.append(element)
+            if kind is not None:
+                expect(f"{name}[{len(elements) - 1}]", element, kind)
+    except TypeError as error:
+        raise UserError(f"{name} = {shown(values)}: expected a list ({error})") from None
+    return elements
 
 
 class ArgumentParser(argparse.ArgumentParser):

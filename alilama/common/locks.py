@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 from alilama.common.errors import UserError
+from alilama.common.files import sync_folder
 
 try:
     from fcntl import LOCK_EX, LOCK_NB, flock
@@ -32,6 +33,8 @@ def locked(folder: Path) -> Iterator[None]:
     """
     new = [path for path in (folder, *folder.parents) if not path.exists()]
     with take(folder) as file:
+        for made in new:
+            sync_folder(made.parent)
         file.truncate(0)
         file.write(" " * HOLDER_AT + f"{os.getpid()}: {shlex.join(sys.argv)}"[:MOST_HOLDER])
         file.flush()

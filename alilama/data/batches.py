@@ -48,6 +48,7 @@ class TrainingWindows:
 
         With a `frame` in the vocabulary, a token that is not learned stands there as ~id, which is negative.
         """
+        self.tokens.check_size()
         epochs, places = np.divmod(np.arange(step * self.batch_size, (step + 1) * self.batch_size), self.windows_per_epoch)
         return np.concatenate([self._windows(epoch, places[epochs == epoch]) for epoch in np.unique(epochs)])
 

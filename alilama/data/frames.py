@@ -85,7 +85,15 @@ def to_conversation(messages: Iterable[object]) -> Conversation:
             expected = f'{{"role": "{", ".join(ROLES)}", "content": "text"}}'
             raise UserError(f"message {number} is {str(message)[:80]}, expected one such as {expected}")
         try:
-            conversation.append(Message(role, content.encode("utf-8", "surrogateescape")))
-        except UnicodeEncodeError as error:
-            raise UserError(f"message {number} is not Unicode ({error.reason})") from None
+            conversation.append(Message(role, to_utf8(content)))
+        except UserError as error:
+            raise UserError(f"message {number} {error}") from None
     return conversation
+
+
+def to_utf8(text: str) -> bytes:
+    """Encodes text as UTF-8; surrogates that stand for bytes become these. Raises UserError for half a surrogate pair."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise UserError(f"is not Unicode ({error.reason})") from None

@@ -13,10 +13,11 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, BinaryIO
 
 from alilama.common.errors import UserError, first_line
-from alilama.data.frames import Conversation, Message, to_conversation
+from alilama.data.frames import Conversation, Message, to_conversation, to_utf8
 from alilama.data.hub import HubDataset
 from alilama.data.opening import READ_BYTES, format_of, need
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 MAX_ROW_BYTES = 64 << 20
 MAX_BATCH_ROWS = 1000
-SHOWN_COLUMNS = 20
+SHOWN_COLUMNS, SHOWN_CHARACTERS = 20, 500
 MESSAGES, PROMPT_AND_COMPLETION, TEXT = ("messages",), ("prompt", "completion"), ("text",)
 TEXT_TYPES = ("string", "large_string", "string_view", "null")  # pyarrow's
 LONGEST_WORD = len("-Infinity")  # of JSON: what ends nearer to the end of a buffer may go on
@@ -90,9 +91,9 @@ def to_text(value: object, column: str, place: str) -> bytes:
     """Returns a value, str, UTF-8 or None, as UTF-8."""
     if isinstance(value, str):
         try:
-            return value.encode("utf-8", "surrogateescape")  # bytes that were not UTF-8 become what they were
-        except UnicodeEncodeError as error:
-            raise UserError(f"{place}: {column} is not Unicode ({error.reason}); mend the row") from None
+            return to_utf8(value)  # bytes that were not UTF-8 become what they were
+        except UserError as error:
+            raise UserError(f"{place}: {column} {error}; mend the row") from None
     if value is not None and not isinstance(value, bytes):
         raise UserError(f"{place}: {column} is not text but {type(value).__name__}; mend the row, or set another text_column")
     return value or b""
@@ -107,6 +108,7 @@ def choose_columns(names: Collection[str], column: str | None, place: str) -> tu
         missing = next(name for name in PROMPT_AND_COMPLETION if name not in halves)
         raise UserError(f"{place}: there is no column {missing!r} beside {halves.pop()!r}; add it, or set text_column")
     shown = ", ".join([*names][:SHOWN_COLUMNS]) + ", ..." * (len(names) > SHOWN_COLUMNS)
+    shown = shorten(shown, SHOWN_CHARACTERS, placeholder=" ...")  # on one line
     raise UserError(
         f"{place}: there is no column {column or TEXT[0]!r}, only {shown or 'none'}; set text_column to the right one"
     )
@@ -214,8 +216,10 @@ def decoded(file: BinaryIO) -> Iterator[io.TextIOWrapper]:
 
 def read_parquet(path: Path, file: BinaryIO, column: str | None) -> Iterator[tuple[int, Row]]:
     parquet = need("pyarrow.parquet", ".parquet files")
+    from pyarrow import ArrowException
+
     try:
-        table = parquet.ParquetFile(file, buffer_size=READ_BYTES, pre_buffer=False)
+        table = parquet.ParquetFile(file, buffer_size=READ_BYTES, pre_buffer=False, page_checksum_verification=True)
         columns = choose_columns(table.schema_arrow.names, column, str(path))
         num_rows, groups = table.metadata.num_rows, map(table.metadata.row_group, range(table.num_row_groups))
         batch_rows = READ_BYTES * num_rows // max(sum(group.total_byte_size for group in groups), 1)
@@ -227,7 +231,7 @@ def read_parquet(path: Path, file: BinaryIO, column: str | None) -> Iterator[tup
             number += len(batch)
     except UserError:
         raise
-    except (ValueError, OSError) as error:  # pyarrow's are both
+    except (ArrowException, ValueError, OSError) as error:
         raise UserError(f"{path} is damaged, or no parquet file ({first_line(error)}); fetch it again") from None
 
 

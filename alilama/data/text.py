@@ -8,19 +8,22 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import groupby
+from numbers import Integral
 from pathlib import Path
+from types import NoneType
 from typing import BinaryIO, NamedTuple
 
 import regex
 
 from alilama import _bpe
-from alilama.common.errors import UserError
+from alilama.common.errors import UserError, expect, listed
 from alilama.data.frames import Conversation
 from alilama.data.hub import PREFIX, HubDataset
 from alilama.data.opening import SAMPLE_BYTES, format_of, is_compressed, opened
 from alilama.data.rows import Document, has_rows, read_file, read_hub
 
 BLOCK_BYTES = 1 << 20
+MAX_THREADS = 1024
 MAX_UNCUT_BYTES = 64 << 20  # longer text without a place to cut is cut all the same, so that memory is bounded
 SHRINKS = 4  # how much smaller compressed text is than text, about
 MESSAGE_BYTES = 64  # what a message takes beside its text, so that those without any do not fill the memory
@@ -82,7 +85,9 @@ def find_sources(
     Hidden files and folders and unfinished downloads (*.part) in folders are skipped, and a file with several names is found
     once. Raises UserError, naming `setting`, where a name leads to no file or all files are empty.
     """
-    names = [data_files] if isinstance(data_files, str | os.PathLike) else list(data_files)
+    names = [data_files] if isinstance(data_files, str | os.PathLike) else listed(setting, data_files)
+    for name in names:
+        expect(setting, name, str, os.PathLike)
     names = [os.fspath(name) for name in names]
     if not all(names) or not names:
         raise UserError(f"{setting} = {data_files!r} names no file; give text files, folders or patterns")
@@ -254,9 +259,10 @@ def clip(blocks: Iterable[Block], source: Source) -> Iterator[Block]:
 
 
 def choose_num_threads(number: int | None) -> int:
-    """Returns how many threads to use: the number asked for, or one for each core. Raises UserError for one below 1."""
-    if number is not None and number < 1:
-        raise UserError(f"num_threads = {number}: expected at least 1, or None for one on each core")
+    """Returns how many threads to use: the number asked for, or one for each core. Raises UserError for one that cannot be."""
+    expect("num_threads", number, Integral, NoneType)
+    if number is not None and not 1 <= number <= MAX_THREADS:
+        raise UserError(f"num_threads = {number}: expected at least 1 and at most {MAX_THREADS}, or None for one on each core")
     return number or os.cpu_count() or 1
 
 

@@ -9,6 +9,7 @@ Ids 0-255 are the bytes, then the merges in the order they were learned, then th
 import hashlib
 import json
 import math
+import operator
 import os
 import queue
 import re
@@ -18,15 +19,17 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import replace
 from functools import cached_property
 from itertools import chain, islice
+from numbers import Integral
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import regex
 
 from alilama import _bpe
-from alilama.common.errors import UserError, first_line
-from alilama.common.files import replacing
+from alilama.common.errors import UserError, expect, first_line, listed, shown
+from alilama.common.files import check_is_file, replacing
 from alilama.data.formats import END_OF_TEXT, Vocabulary, from_hugging_face, from_minbpe, to_hugging_face, unportable_part
 from alilama.data.frames import FRAME_TOKENS, Conversation, Frame, Message, to_conversation
 from alilama.data.text import BLOCK_BYTES, Block, choose_num_threads, find_sources, map_blocks, read_blocks
@@ -65,8 +68,9 @@ class Tokenizer:
     def __init__(
         self, merges: Sequence[tuple[int, int]], *, special_tokens: Sequence[str] = (END_OF_TEXT,), pattern: str = "gpt4"
     ):
-        special = {token: 256 + len(merges) + i for i, token in enumerate(special_tokens)}
+        special_tokens, merges = listed("special_tokens", special_tokens, str), to_pairs(merges)
         check_special_tokens(special_tokens)
+        special = {token: 256 + len(merges) + i for i, token in enumerate(special_tokens)}
         self._set_up(number_tokens(merges, special), special, pattern)
 
     @classmethod
@@ -80,6 +84,7 @@ class Tokenizer:
         return Tokenizer._of, (self.vocabulary, self.special_tokens, self.pattern)
 
     def _set_up(self, vocabulary: Vocabulary, special_tokens: dict[str, int], pattern: str):
+        check_pattern(pattern)
         self.pattern = PATTERN_NAMES.get(pattern, pattern)
         self._compiled = compile_pattern(PATTERNS.get(self.pattern, self.pattern))
         self.vocabulary = vocabulary
@@ -111,8 +116,9 @@ class Tokenizer:
         the rarest are dropped, with a warning. Raises UserError for a vocab_size that is too small for the bytes and special
         tokens or larger than the text can give; None is one that suits the size of the text.
         """
-        pattern = PATTERN_NAMES.get(pattern, pattern)
+        pattern = cls([], special_tokens=special_tokens, pattern=pattern).pattern  # what cannot be is refused first
         is_cut_anywhere = pattern in PATTERNS and not any(may_be_cut(token) for token in special_tokens)
+        expect("text_column", text_column, str, NoneType)
         sources = find_sources(files, text_column=text_column)
         blocks = read_blocks(sources, pattern if is_cut_anywhere else None)
 
@@ -137,6 +143,7 @@ class Tokenizer:
         num_threads: int | None = None,
     ) -> "Tokenizer":
         """Learns a vocabulary from texts, each of them a document; see `train`."""
+        check_texts(texts)
         return cls._train(blocks_of_texts(texts), vocab_size, special_tokens, pattern, num_threads)
 
     @classmethod
@@ -149,6 +156,7 @@ class Tokenizer:
         num_threads: int | None,
     ) -> "Tokenizer":
         bytes_only = cls([], special_tokens=special_tokens, pattern=pattern)
+        expect("vocab_size", vocab_size, Integral, NoneType)
         if vocab_size is not None and vocab_size < bytes_only.vocab_size:
             raise UserError(
                 f"vocab_size {vocab_size} is too small: 256 bytes and {len(special_tokens)} special token(s) need "
@@ -244,9 +252,18 @@ class Tokenizer:
 
         The words and their meaning are tiktoken's. Of special tokens that begin together the longest is taken.
         """
-        allowed = set(self.special_tokens) if allowed_special == "all" else set(allowed_special) & set(self.special_tokens)
-        disallowed = set(self.special_tokens) - allowed if disallowed_special == "all" else set(disallowed_special)
-        if disallowed and (found := any_of(disallowed).search(text)):
+        try:
+            special = set(self.special_tokens)
+            allowed = special if allowed_special == "all" else set(allowed_special) & special
+            disallowed = special - allowed if disallowed_special == "all" else set(disallowed_special)
+            found = any_of(disallowed).search(text) if disallowed else None
+            special_ones = any_of(allowed).finditer(text) if allowed else iter(())
+        except (TypeError, ValueError, RuntimeError):  # asked for what they are only then, which takes time
+            expect("text", text, str)
+            for name, tokens in (("allowed_special", allowed_special), ("disallowed_special", disallowed_special)):
+                listed(name, [] if isinstance(tokens, str) else tokens, str)
+            raise
+        if found:
             raise UserError(
                 f"the text holds the special token {found[0]!r} at character {found.start()}: pass allowed_special="
                 f"{{{found[0]!r}}} to encode it as one token, or disallowed_special=() to encode it as ordinary text"
@@ -254,7 +271,7 @@ class Tokenizer:
         if not allowed:
             return self.encode_ordinary(text)
         ids, start = [], 0
-        for found in any_of(allowed).finditer(text):
+        for found in special_ones:
             ids += self.encode_ordinary(text[start : found.start()])
             ids.append(self.special_tokens[found[0]])
             start = found.end()
@@ -263,6 +280,7 @@ class Tokenizer:
     def encode_document(self, text: str) -> list[int]:
         """Encodes text as the token files hold it, preceded by <|endoftext|>. Raises UserError for a special token in it."""
         eot_id = self.eot_id
+        expect("text", text, str)
         if found := any_of(self.special_tokens).search(text):
             raise UserError(f"the text holds the special token {found[0]!r} at character {found.start()}; leave it out")
         return [eot_id, *self.encode_ordinary(text)]
@@ -275,9 +293,13 @@ class Tokenizer:
         """
         if self.frame is None:
             if not isinstance(prompt, str):
-                raise UserError("the model was not trained on prompts with answers: expected a text that it is to go on from")
+                raise UserError(
+                    f"prompt = {shown(prompt)}: expected text to go on from: the model was not trained on prompts with answers"
+                )
             return self.encode_document(prompt)
-        conversation = [Message("user", to_bytes(prompt))] if isinstance(prompt, str) else to_conversation(prompt)
+        conversation = (
+            [Message("user", to_bytes(prompt))] if isinstance(prompt, str) else to_conversation(listed("prompt", prompt))
+        )
         before, texts = self.frame.wrap(conversation)
         parts = [[id, *self._encode_bytes(text).tolist()] for id, text in zip(before, texts, strict=True)]
         return [*chain.from_iterable(parts), self.frame.role_ids["assistant"]]
@@ -290,6 +312,7 @@ class Tokenizer:
 
     def encode_batch(self, texts: Sequence[str], num_threads: int | None = None) -> list[list[int]]:
         """Encodes each text as `encode` does, on `num_threads` threads (all cores unless given)."""
+        check_texts(texts)
         return list(map_blocks(self.encode, texts, choose_num_threads(num_threads)))
 
     def encode_to_numpy(self, text: str) -> np.ndarray:
@@ -332,6 +355,9 @@ class Tokenizer:
             return encode(self.pattern, text)
         except UnicodeEncodeError:  # it holds surrogates
             return encode(self.pattern, to_bytes(text))
+        except TypeError:
+            expect("text", text, str)
+            raise
 
     def encode_block(self, block: Block) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
         """Encodes the documents in a block of a text file, each that begins there preceded by <|endoftext|>.
@@ -402,10 +428,15 @@ class Tokenizer:
 
     def _pieces_of(self, string: str, timeout: float) -> list[str]:
         pieces, start = [], 0
-        if self._many_pieces is not None:
-            for found in self._many_pieces.finditer(string, timeout=timeout):
-                pieces += found.captures("piece")
-            return pieces
+        if (many_pieces := self._many_pieces) is not None:
+            for found in many_pieces.finditer(string, timeout=timeout):
+                more = found.captures("piece")
+                if "" in more:  # a look-around alone matched: that cuts, and here it would end the repetition
+                    self._many_pieces, pieces = None, []
+                    break
+                pieces += more
+            else:
+                return pieces
         for found in self._compiled.finditer(string, timeout=timeout):
             pieces += [string[start : found.start()], found[0]]
             start = found.end()
@@ -415,14 +446,16 @@ class Tokenizer:
     def _many_pieces(self) -> regex.Pattern | None:
         """What matches many pieces at once, which asks for the time less often; None for patterns that this may change.
 
-        Those that all engines read alike have nothing that it would change, such as references, anchors and empty matches.
+        Those that all engines read alike have nothing that it would change, such as references, flags and empty matches; nor
+        have \\w, \\b and look-around, which only other engines read in another way.
         """
         one = self._compiled.pattern
-        if unportable_part(regex.compile(one.replace(r"\w", r"\d").replace(r"\W", r"\D"))):  # \w is read alike here
-            return None
+        simpler = regex.sub(r"\(\?<?[=!]", "(?:", regex.sub(r"\\[wWbB]", r"\\d", one))
         try:
+            if unportable_part(regex.compile(simpler)):
+                return None
             return regex.compile(rf"(?>(?<piece>{one})|(?<piece>[\s\S](?:(?!{one})[\s\S])*+)){{1,1000}}+")
-        except RecursionError:  # it has hundreds of parentheses within each other
+        except (regex.error, RecursionError):  # such as sets with "(?=" in them; hundreds of parentheses within each other
             return None
 
     # ---- decoding ----
@@ -431,15 +464,18 @@ class Tokenizer:
         """Returns the bytes of the tokens. Raises UserError at an id out of range."""
         try:
             return self._core.decode_to_bytes(ids)
-        except IndexError as error:
-            raise UserError(str(error)) from None
+        except (IndexError, TypeError) as error:
+            raise no_ids(ids, error) from None
 
     def decode(self, ids: Sequence[int] | np.ndarray, errors: str = "replace") -> str:
         """Returns the text of the tokens; `errors` says what becomes of bytes that are not UTF-8, as in bytes.decode."""
         try:
             return self._core.decode_to_str(ids, errors)
-        except IndexError as error:
-            raise UserError(str(error)) from None
+        except (IndexError, TypeError) as error:
+            expect("errors", errors, str)
+            raise no_ids(ids, error) from None
+        except LookupError:
+            raise UserError(f"errors = {shown(errors)}: expected one such as 'replace', 'strict', 'ignore'") from None
 
     def token_bytes(self, token_id: int) -> bytes:
         """Returns the bytes of one token. Raises UserError where the id is out of range."""
@@ -504,6 +540,10 @@ class Tokenizer:
         `first_token` is a special token that `tokenizers` and `transformers` then put before every text; here nothing is. Warns
         of a pattern that they may read in another way than `load` does.
         """
+        expect("path", path, str, os.PathLike)
+        expect("first_token", first_token, str, NoneType)
+        if first_token not in (None, *self.special_tokens):
+            raise UserError(f"first_token = {shown(first_token)}: expected one of {', '.join(self.special_tokens)}")
         self._warn_of_other_engines("`tokenizers` and `transformers`")
         content = self._to_json(first_token).encode()
         with replacing(Path(path)) as file:
@@ -519,6 +559,8 @@ class Tokenizer:
 
         Raises UserError for a file that is damaged or holds another kind of tokenizer, with the reason.
         """
+        expect("path", path, str, os.PathLike)
+        check_is_file(path)
         try:
             return cls._of(*from_hugging_face(json.loads(Path(path).read_text(encoding="utf-8"))))
         except (ValueError, RecursionError) as error:  # Unicode and JSON errors are ValueErrors
@@ -530,6 +572,8 @@ class Tokenizer:
 
         Raises UserError for a file that is damaged or of another kind.
         """
+        expect("path", path, str, os.PathLike)
+        check_is_file(path)
         try:
             merges, special_tokens, pattern = from_minbpe(Path(path).read_text(encoding="utf-8"))
             check_special_tokens(list(special_tokens))
@@ -582,6 +626,27 @@ def check_special_tokens(tokens: Sequence[str]):
         raise UserError(f"special_tokens {list(tokens)}: expected different strings, none empty, {END_OF_TEXT!r} among them")
 
 
+def to_pairs(merges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Returns merges as a list. Raises UserError for what are no pairs of whole numbers."""
+    try:
+        return [(operator.index(left), operator.index(right)) for left, right in merges]
+    except (TypeError, ValueError) as error:
+        raise UserError(f"merges = {shown(merges)}: expected pairs of ids, such as [(97, 98)] ({error})") from None
+
+
+def check_texts(texts: object):
+    """Raises UserError for what cannot be several texts, such as one."""
+    if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
+        raise UserError(f"texts = {shown(texts)}: expected several texts, such as ['one', 'two']")
+
+
+def no_ids(ids: object, error: Exception) -> UserError:
+    """What is said of ids that are not decoded: of one that is no token, or of what is no list."""
+    if isinstance(error, IndexError):
+        return UserError(" ".join(str(error).split()))
+    return UserError(f"ids = {shown(ids)}: expected a list or array of ids ({first_line(error)})")
+
+
 def number_tokens(merges: Sequence[tuple[int, int]], special_tokens: dict[str, int]) -> Vocabulary:
     """Numbers the bytes, then the merges; special tokens have ids after these. Raises UserError for an id not yet made."""
     tokens, num_bytes = [bytes([byte]) for byte in range(256)], 0
@@ -599,14 +664,18 @@ def number_tokens(merges: Sequence[tuple[int, int]], special_tokens: dict[str, i
     return Vocabulary(tokens, list(range(256)), numbered, [])
 
 
-def compile_pattern(pattern: str) -> regex.Pattern:
-    """Compiles a pattern that cuts text into pieces. Raises UserError where it is not a regular expression."""
+def check_pattern(pattern: object):
+    """Raises UserError for what is no pattern, or none that a file holds."""
     if not isinstance(pattern, str) or len(pattern) > MAX_PATTERN or not is_plain(pattern):
         found = f"{len(pattern):,} characters" if isinstance(pattern, str) else f"a {type(pattern).__name__}"
         raise UserError(
             f"pattern {str(pattern)[:60]!r} ({found}): expected one of {', '.join(PATTERNS)}, or a regular expression of at "
             f"most {MAX_PATTERN:,} characters, without NUL or half a surrogate pair"
         )
+
+
+def compile_pattern(pattern: str) -> regex.Pattern:
+    """Compiles a pattern that cuts text into pieces. Raises UserError where it is not a regular expression."""
     try:
         compiled = regex.compile(pattern)
     except (regex.error, RecursionError, ValueError) as error:
@@ -653,6 +722,9 @@ def to_bytes(text: str) -> bytes:
         return text.encode("utf-8")
     except UnicodeEncodeError:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode("utf-8")
+    except AttributeError:
+        expect("text", text, str)
+        raise
 
 
 def encode_escaped(text: str) -> bytes:

@@ -6,6 +6,7 @@ have a checksum of each block, by which damage is noticed when the block is firs
 """
 
 import json
+import mmap
 import operator
 import os
 import re
@@ -18,7 +19,7 @@ from typing import BinaryIO
 import numpy as np
 
 from alilama.common.errors import UserError, first_line
-from alilama.common.files import replacing, write_json
+from alilama.common.files import check_is_file, replacing, write_json
 from alilama.data.checksums import CHECKSUM, BlockChecksums, checksum_of
 from alilama.data.text import Source, choose_num_threads, has_conversations, map_blocks, read_blocks
 from alilama.data.tokenizer import Tokenizer
@@ -300,6 +301,13 @@ class TokenFiles:
         check_ids(ids, self.meta.vocab_size, f"{split}.npy")
         self.checked.add((split, block))
 
+    def check_size(self):
+        """Raises UserError where a file became shorter since it was opened: to read what is missing ends a process (SIGBUS)."""
+        for split in SPLITS:
+            mapped = getattr(self, split).base
+            if isinstance(mapped, mmap.mmap) and mapped.size() < len(mapped):
+                raise UserError(f"{split}.npy became shorter while it was in use; {REMEDY}, and go on by the same command")
+
     def val_ids(self, max_tokens: int | None) -> np.ndarray:
         """Returns the ids with which `max_tokens` tokens can be scored, None for all."""
         ids = self.val if max_tokens is None else self.val[: max_tokens + 1]
@@ -344,6 +352,7 @@ def find_beginning(tokenizer: Tokenizer, ids: np.ndarray) -> str:
 def load_meta(folder: Path) -> TokenMeta:
     """Reads what meta.json says of the token files of a folder. Raises UserError where it is missing or damaged."""
     path = folder / "meta.json"
+    check_is_file(path, REMEDY)
     try:
         meta = TokenMeta(**json.loads(path.read_text(encoding="utf-8")))
         meta.tokenizer_sha256 = str(meta.tokenizer_sha256)
@@ -362,6 +371,7 @@ def load_meta(folder: Path) -> TokenMeta:
 
 def open_array(path: Path, length: int, dtype: np.dtype) -> np.ndarray:
     """Opens a file of `ArrayWriter` by memory map. Raises UserError where it is another array than meta.json says."""
+    check_is_file(path, REMEDY)
     try:
         values = np.lib.format.open_memmap(path, mode="r")
     except Exception as error:  # NumPy raises what it comes across in a damaged header

@@ -13,13 +13,13 @@ import gguf
 import numpy as np
 import regex
 
-from alilama.common.errors import UserError
-from alilama.common.files import replacing
+from alilama.common.errors import UserError, expect
+from alilama.common.files import replacing, to_path
 from alilama.data.formats import END_OF_TEXT, Vocabulary, byte_level_name
 from alilama.data.frames import CHAT_TEMPLATE, END, ROLES
 from alilama.data.tokenizer import PATTERNS, Tokenizer
 from alilama.model.attention import ALIBI_BIAS_MAX
-from alilama.model.folder import MPT_ARCHITECTURE, MPT_SETTINGS, PREFIX, READABLE_MULTIPLE, is_mpt, load_model
+from alilama.model.folder import MPT_ARCHITECTURE, MPT_SETTINGS, PREFIX, READABLE_MULTIPLE, check_half, is_mpt, load_model
 from alilama.model.model import ARCHITECTURE, Model, ModelConfig
 from alilama.writing.sampling import Sampling
 
@@ -29,12 +29,14 @@ MAX_BLOCKS = 512  # of llama.cpp: LLAMA_MAX_LAYERS
 PRE_TOKENIZERS = {("gpt4", False): "dbrx", ("gpt4", True): "llama-bpe", ("gpt2", False): "gpt-2", ("qwen35", False): "qwen35"}
 
 
-def write_gguf(folder: Path, file: Path, precision: str = "f16"):
+def write_gguf(folder: str | os.PathLike, file: str | os.PathLike, precision: str = "f16"):
     """Writes a model folder to a GGUF file, its matrices in f32, f16 or q8_0, and FILE.Modelfile for Ollama beside it.
 
     A Modelfile that is there already stays as it is: it is for this file too, and somebody may have changed it.
     Raises UserError for what llama.cpp would not run as it is here.
     """
+    folder, file = to_path("folder", folder), to_path("file", file)
+    expect("precision", precision, str)
     if precision not in FILE_TYPES:
         raise UserError(f"precision {precision!r}: expected one of {', '.join(FILE_TYPES)}")
     if not file.name.isprintable() or '"' in file.name:
@@ -106,12 +108,12 @@ def round_weights(model: Model, folder: Path, precision: str) -> dict[str, tuple
     Raises UserError for a weight that is too large for the precision.
     """
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.MPT, model.config.blocks)
-    tensors = {}
-    for name, weight in model.state_dict().items():
+    weights, tensors = model.state_dict(), {}
+    if precision != "f32":
+        check_half(folder, {name: weight for name, weight in weights.items() if weight.ndim == 2}, precision, "export f32")
+    for name, weight in weights.items():
         weight = weight.numpy()
         kind = gguf.GGMLQuantizationType[precision.upper() if weight.ndim == 2 else "F32"]
-        if kind != gguf.GGMLQuantizationType.F32 and np.abs(weight).max() > np.finfo(np.float16).max:
-            raise UserError(f"{folder}: {name} has weights that are too large for {precision}; export f32")
         tensors[names.get_name(PREFIX + name, try_suffixes=(".weight",))] = gguf.quantize(weight, kind), kind
     return tensors
 

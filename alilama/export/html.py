@@ -2,42 +2,38 @@
 
 import base64
 import json
+import os
 import re
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
-
 from alilama.common.errors import UserError
-from alilama.common.files import replacing
+from alilama.common.files import replacing, to_path
 from alilama.data.tokenizer import Tokenizer
 from alilama.export.patterns import to_javascript
-from alilama.model.folder import computes_as_mpt, load_model
+from alilama.model.folder import check_half, computes_as_mpt, load_model
 from alilama.model.model import Model
 from alilama.training.log import read_log
 
 PAGE = Path(__file__).with_name("page")
 SCRIPTS = ("tokenizer", "model", "page")
-LARGEST_HALF = torch.finfo(torch.float16).max
 PROMPT = "Once upon a time"
 MAX_PARAMETERS = 190_000_000  # whose weights in base64 are the longest text that Chromium takes
 
 
-def write_html(folder: Path, file: Path):
+def write_html(folder: str | os.PathLike, file: str | os.PathLike):
     """Writes a page with the model of a folder, its weights in 16 bits.
 
     Raises UserError where the folder cannot be read, or page/model.js or a browser cannot compute what it holds.
     """
+    folder, file = to_path("folder", folder), to_path("file", file)
     model, tokenizer = load_model(folder)
     if not computes_as_mpt(model.config):
         raise UserError(f"{folder}: a page computes MPT's blocks and this model has others; alilama.generate writes with it")
     if model.num_parameters() > MAX_PARAMETERS:
         raise UserError(f"{folder} has {model.num_parameters():,} parameters and a page holds {MAX_PARAMETERS:,}; use --gguf")
     weights = model.state_dict()
-    if (largest := max(float(weight.abs().max()) for weight in weights.values())) > LARGEST_HALF:
-        raise UserError(
-            f"{folder}: a weight of {largest:g} does not fit into 16 bits, which hold up to {LARGEST_HALF:g}; use --onnx"
-        )
+    check_half(folder, weights, "f16", "use --onnx")
     description = {
         "name": folder.resolve().name,
         "about": describe_model(folder, model),

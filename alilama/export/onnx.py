@@ -10,8 +10,8 @@ The mask is 0 on what fills shorter texts up on their left: ALiBi needs no posit
 """
 
 import io
+import os
 import warnings
-from pathlib import Path
 
 import onnx
 import torch
@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from alilama.common.errors import UserError, first_line
-from alilama.common.files import replacing
+from alilama.common.files import replacing, to_path
 from alilama.model.attention import linear_bias
 from alilama.model.folder import load_model
 from alilama.model.model import Attend, Model
@@ -30,11 +30,12 @@ MAX_BYTES = 2**31 - 2**24  # of weights: protobuf refuses a file of 2 GiB, and i
 ROWS, TOKENS, PAST, ALL = "batch_size", "sequence_length", "past_sequence_length", "total_sequence_length"
 
 
-def write_onnx(folder: Path, file: Path):
+def write_onnx(folder: str | os.PathLike, file: str | os.PathLike):
     """Writes the model of a folder as an ONNX file that carries its name and `trained_seq_len`.
 
     Raises UserError where the folder cannot be read or is too large for one file.
     """
+    folder, file = to_path("folder", folder), to_path("file", file)
     model, _ = load_model(folder)
     if (num_bytes := 4 * model.num_parameters()) > MAX_BYTES:
         raise UserError(f"{folder} has {num_bytes:,} bytes of weights and an ONNX file holds {MAX_BYTES:,}; use --gguf")

@@ -16,9 +16,8 @@ import safetensors
 import torch
 from safetensors.torch import save
 
-from alilama.common.config import CHOICES, MAX_SIZE
-from alilama.common.errors import UserError
-from alilama.common.files import replacing, write_json
+from alilama.common.errors import UserError, expect, first_line
+from alilama.common.files import check_is_file, replacing, to_path, write_json
 from alilama.data.formats import END_OF_TEXT
 from alilama.data.frames import CHAT_TEMPLATE
 from alilama.data.tokenizer import Tokenizer
@@ -28,6 +27,7 @@ from alilama.model.model import ARCHITECTURE, Model, ModelConfig, block_weights,
 PRETRAINED = "models/alilama_2M"  # the model that is part of the repository
 CHECKSUM = "alilama_sha256"  # of the weights, in the metadata of their file
 PREFIX = "transformer."  # of every weight's name in an MPT file
+LARGEST_HALF = torch.finfo(torch.float16).max
 READABLE_MULTIPLE = 16  # Transformers refuses texts longer than max_seq_len, and ALiBi reads beyond the trained length
 
 # What MPT calls the fields of ModelConfig; a field that is not here has its own name in config.json.
@@ -66,8 +66,8 @@ MPT_SETTINGS = {
 # ---- writing ----
 
 
-def save_description(folder: Path, config: ModelConfig, tokenizer: Tokenizer):
-    """Writes everything of a model folder that does not change in training: all but the weights."""
+def save_description(folder: Path, config: ModelConfig, tokenizer: Tokenizer, dtype: torch.dtype = torch.float32):
+    """Writes everything of a model folder that does not change in training: all but the weights, which are of `dtype`."""
     folder.mkdir(parents=True, exist_ok=True)
     special_ids = {f"{role}_token_id": tokenizer.eot_id for role in ("bos", "eos", "pad")}
     template = {} if tokenizer.frame is None else {"chat_template": CHAT_TEMPLATE}
@@ -83,7 +83,7 @@ def save_description(folder: Path, config: ModelConfig, tokenizer: Tokenizer):
         **MPT_SETTINGS,
         "attn_config": {**MPT_SETTINGS["attn_config"], "attn_pdrop": 0},
         **special_ids,
-        "torch_dtype": "float32",
+        "torch_dtype": str(dtype).removeprefix("torch."),
     }
     # Transformers stops with an error where prompt and text are longer than max_seq_len.
     ends = tokenizer.stop_ids if tokenizer.frame is not None else tokenizer.eot_id
@@ -122,9 +122,9 @@ def computes_as_mpt(config: ModelConfig) -> bool:
     )
 
 
-def save_weights(folder: Path, model: Model):
-    """Writes model.safetensors in float32, with a checksum; the output projection is the embedding and is not written twice."""
-    weights = {PREFIX + name: tensor.detach().float().cpu().contiguous() for name, tensor in model.state_dict().items()}
+def save_weights(folder: Path, model: Model, dtype: torch.dtype = torch.float32):
+    """Writes model.safetensors, with a checksum; the output projection is the embedding and is not written twice."""
+    weights = {PREFIX + name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in model.state_dict().items()}
     with replacing(folder / "model.safetensors") as file:
         file.write(in_order(save(weights, metadata={"format": "pt", CHECKSUM: sha256_of(weights)})))
 
@@ -148,6 +148,16 @@ def sha256_of(weights: dict[str, torch.Tensor]) -> str:
     return checksum.hexdigest()
 
 
+def check_half(folder: Path, weights: dict[str, torch.Tensor], precision: str, remedy: str):
+    """Raises UserError for a weight that float16, or a `precision` made of it, does not hold, with what to do instead."""
+    for name, weight in weights.items():
+        if (largest := float(weight.abs().max())) > LARGEST_HALF:
+            raise UserError(
+                f"{folder}: {name} has a weight of {largest:g}, too large for {precision}, which holds up to {LARGEST_HALF:g}; "
+                f"{remedy}"
+            )
+
+
 # ---- reading ----
 
 
@@ -160,15 +170,21 @@ def load_model(folder: str | os.PathLike, device: str | torch.device = "cpu") ->
     """Returns the model of a folder in float32, ready to generate (in evaluation mode), and its tokenizer.
 
     Rows of the embedding that belong to no token, with which some make its size a round number, are left out: what is written
-    is always a token. Raises UserError where a file is missing, damaged, or does not fit the others.
+    is always a token. Raises UserError where files are missing, damaged, or do not fit, and for a device that is not there.
     """
-    folder = Path(folder)
-    config = load_shape(folder)
+    folder = to_path("folder", folder)
+    expect("device", device, str, torch.device)
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch's, by the kind of device and how it was built
+        raise UserError(f"device = {device!r}: expected one such as 'cpu' or 'cuda' ({first_line(error)[:100]})") from None
+    content = read_config(folder)
+    config = shape_in(content, folder)
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise UserError(f"{path} is missing: a model writes only with the tokenizer it was trained with")
     tokenizer = Tokenizer.load(path)
-    eos_id = read_config(folder)["eos_token_id"]  # which tells more rows than tokens from the tokenizer of another model
+    eos_id = content["eos_token_id"]  # which tells more rows than tokens from the tokenizer of another model
     ends = (None, tokenizer.eot_id, [tokenizer.eot_id], tokenizer.stop_ids)
     is_padded = config.vocab_size > tokenizer.vocab_size and eos_id in ends
     if config.vocab_size != tokenizer.vocab_size and not is_padded:
@@ -191,22 +207,23 @@ def load_model(folder: str | os.PathLike, device: str | torch.device = "cpu") ->
 
 def load_shape(folder: Path) -> ModelConfig:
     """Reads the shape in a model folder's config.json. Raises UserError for what a Model cannot be, naming the setting."""
-    path, content = folder / "config.json", read_config(folder)
+    return shape_in(read_config(folder), folder)
+
+
+def shape_in(content: dict, folder: Path) -> ModelConfig:
+    """Returns the shape that the config.json of a folder has in its `content`; see `load_shape`."""
+    path = folder / "config.json"
     names = {field.name: MPT_NAMES.get(field.name, field.name) for field in fields(ModelConfig)}
     if missing := [key for name, key in names.items() if name in MPT_NAMES and key not in content]:
         raise UserError(f"{path} is damaged: it does not say {missing[0]}; train the model again, or download it again")
-    config = ModelConfig(**{name: content[key] for name, key in names.items() if key in content})
     found = flattened(content)
     for name, value in flattened({**MPT_ARCHITECTURE, **MPT_SETTINGS, **ARCHITECTURE}).items():
         if name not in names and found.get(name) != value:  # or it has become a field of ModelConfig
             raise UserError(f"{path} describes another architecture: {name} is {found.get(name)!r}, expected {value!r}")
-    sizes = [getattr(config, name) for name in MPT_NAMES if name != "dropout"]
-    is_possible = all(type(size) is int and 0 < size < MAX_SIZE for size in sizes)
-    is_possible = is_possible and isinstance(config.dropout, int | float) and 0 <= config.dropout < 1
-    is_possible = is_possible and all(getattr(config, name) in CHOICES[name] for name in names.keys() & CHOICES.keys())
-    if not is_possible or config.d_model % config.num_heads:
-        raise UserError(f"{path} describes an impossible model: {config}")
-    return config
+    try:
+        return ModelConfig(**{name: content[key] for name, key in names.items() if key in content})
+    except UserError as error:
+        raise UserError(f"{path} describes an impossible model: {error}") from None
 
 
 def read_config(folder: Path) -> dict:
@@ -249,6 +266,7 @@ def load_weights(folder: Path, config: ModelConfig) -> dict[str, torch.Tensor]:
     """
     weights = {}
     for part in find_parts(folder):
+        check_is_file(part)
         try:
             with safetensors.safe_open(part, framework="pt") as file:
                 found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

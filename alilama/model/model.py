@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from alilama.common.config import Config
+from alilama.common.config import CHOICES, MAX_BLOCKS, MAX_SIZE, Config
+from alilama.common.errors import UserError, expect
 from alilama.model.attention import SLOPE_RULE, alibi_slopes, check_kernel, choose_attention
 from alilama.model.loss import Taught, linear_cross_entropy
 
@@ -35,6 +36,23 @@ class ModelConfig:
     max_seq_len: int
     dropout: float = 0.0
 
+    def __post_init__(self):
+        """Raises UserError for a shape that no model has, naming the field."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.type is int:
+                expect(field.name, value, int)
+                most = MAX_BLOCKS if field.name == "blocks" else MAX_SIZE - 1
+                if not 1 <= value <= most:
+                    raise UserError(f"{field.name} = {value}: expected 1 to {most:,}")
+            elif field.name in CHOICES and value not in CHOICES[field.name]:
+                raise UserError(f"{field.name} = {value!r}: expected one of {', '.join(map(str, CHOICES[field.name]))}")
+        expect("dropout", self.dropout, float, int)
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"dropout = {self.dropout}: expected at least 0 and below 1")
+        if self.d_model % self.num_heads:
+            raise UserError(f"num_heads = {self.num_heads}: expected a divisor of d_model = {self.d_model}")
+
     @classmethod
     def of(cls, config: Config, vocab_size: int) -> "ModelConfig":
         """Returns the shape that settings describe: those that are called as its fields are."""
@@ -46,6 +64,7 @@ class Model(nn.Module):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
+        expect("config", config, ModelConfig)
         self.config = config
         self.wte = nn.Embedding(config.vocab_size, config.d_model)  # also the output projection
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))

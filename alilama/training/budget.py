@@ -15,11 +15,13 @@ import torch
 from alilama.common.config import Config
 from alilama.common.errors import UserError
 from alilama.data.tokens import TokenMeta
+from alilama.model.device import free_bytes
 from alilama.model.folder import load_shape
-from alilama.model.model import ModelConfig
+from alilama.model.model import ModelConfig, block_weights
 from alilama.training.resume import Run, saved_settings
 from alilama.training.trainer import WARM_UP_STEPS, mean_over_processes
 
+LEAST_BYTES = 12  # for each parameter: its value, its gradient and what an optimizer remembers of it, in float32
 SECONDS_OF_MEASURING = 0.5
 SHARE_OF_TIMED_STEPS, LEAST_TIMED_STEPS = 1 / 40, 4
 MOST_DOUBLINGS = 3  # of the interval between evaluations, after one that took long
@@ -55,10 +57,31 @@ DROPOUT_BY_EPOCHS = ((160, 0.5), (80, 0.4), (40, 0.3), (20, 0.2), (8, 0.1), (0, 
 def settle(config: Config, meta: TokenMeta, device: str, precision: torch.dtype, world_size: int = 1) -> tuple[Config, str]:
     """Returns the settings with a choice for those that are None beside `minutes`, and what to tell of it.
 
-    The shape is that of `init_from` where it is given. A run that goes on keeps its choice.
+    The shape is that of `init_from` where it is given. A run that goes on keeps its choice. Raises UserError for a model that
+    the memory does not hold.
     """
     if config.init_from is not None:
         config = with_shape_of(config, Path(config.init_from))
+    config, reason = settle_time(config, meta, device, precision, world_size)
+    check_memory(ModelConfig.of(config, meta.vocab_size), device)
+    return config, reason
+
+
+def check_memory(shape: ModelConfig, device: str):
+    """Raises UserError, before a model is made, where the memory does not hold what it takes whatever its batches are."""
+    of_block = sum(map(math.prod, block_weights(shape).values()))
+    numbers = shape.blocks * of_block + (shape.vocab_size + 1) * shape.d_model
+    needed, free = LEAST_BYTES * numbers, free_bytes(torch.device(device))
+    if free is not None and needed > free:
+        raise UserError(
+            f"d_model = {shape.d_model}, blocks = {shape.blocks}, hidden_dim = {shape.hidden_dim}: with {shape.vocab_size:,} "
+            f"tokens these are {numbers:,} parameters, which take more than {needed / 1e9:,.1f} GB in training, and "
+            f"{free / 1e9:,.1f} GB are free; lower them"
+        )
+
+
+def settle_time(config: Config, meta: TokenMeta, device: str, precision: torch.dtype, world_size: int) -> tuple[Config, str]:
+    """Returns the settings with a choice for those that are None beside `minutes`, and what to tell of it."""
     if config.minutes is None:
         return config, ""
     saved = saved_settings(config.model_dir)

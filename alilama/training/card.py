@@ -17,6 +17,7 @@ from alilama.training.resume import FREE_TO_CHANGE, Run
 
 MARK = "\n<!-- Alilama wrote this and writes it again when the model changes, unless you change it ({}) -->\n"
 EVALUATION, DATA = "\n## At other lengths\n", "\n## Data\n"  # before the second nothing from outside has a line of its own
+GROWING = "\n![What it made of the same prompt while it learned](growing.png)\n"
 MAX_NAMES = 10  # of files
 LARGEST_LOSS = 700  # in nats, whose perplexity is a number
 VLLM_HEAD_DIMS = range(32, 257, 32)  # what its FlashAttention takes, and all others that know linear biases
@@ -127,7 +128,7 @@ def describe(run: Run, model: Model, rows: list[dict[str, float]], hardware: str
 ## What it writes
 
 {fenced(story)}
-"""
+{GROWING if (run.folder / "growing.png").is_file() else ""}"""
 
 
 def describe_model(run: Run, model: Model) -> str:

@@ -1,7 +1,8 @@
-"""The log of a training run: log.csv always, TensorBoard or Weights & Biases when asked for."""
+"""The log of a training run: log.csv always, TensorBoard or Weights & Biases when asked for; samples.jsonl beside it."""
 
 import csv
 import io
+import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict
@@ -11,10 +12,11 @@ from types import ModuleType
 
 from alilama.common.config import Config
 from alilama.common.errors import UserError, first_line
-from alilama.common.files import replacing
+from alilama.common.files import check_is_file, replacing
 
 COLUMNS = ["step", "tokens", "epoch", "train_loss", "val_loss", "val_bits_per_byte", "learning_rate", "tokens_per_s"]
 LOGGERS = {"tensorboard": "torch.utils.tensorboard", "wandb": "wandb"}  # the modules
+SAMPLE_TYPES = {"step": int, "tokens": int, "prompt": str, "story": str}  # beside them val_bits_per_byte, if it was evaluated
 
 
 class Log:
@@ -109,6 +111,7 @@ def is_up_to(step: int, row: dict[str, str]) -> bool:
 
 def read_rows(path: Path) -> list[dict[str, str]]:
     """Returns the rows of a log.csv as they are, also where a spreadsheet wrote a byte order mark before them."""
+    check_is_file(path)
     try:
         with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
             return list(csv.DictReader(file))
@@ -139,3 +142,65 @@ def is_memorizing(rows: list[dict[str, float]]) -> bool:
             val.append(row["val_loss"])
             since = []
     return len(val) >= 3 and val[-3] < val[-2] < val[-1] and train[-3] > train[-2] > train[-1]
+
+
+class Samples:
+    """What a model writes at its evaluations, a line of JSON each in samples.jsonl, of a run that goes on at `step`.
+
+    What goes wrong with them is no reason to end a run: `on_message` is told, and of a damaged file, which gets another name,
+    those that can be read are kept.
+    """
+
+    def __init__(self, folder: Path, step: int, on_message: Callable[[str], None]):
+        self.path, self._on_message = folder / "samples.jsonl", on_message
+        self.rows, self._before = [], b""
+        try:
+            if step > 0 and self.path.exists():
+                rows, is_damaged = read_samples(self.path)
+                self.rows = [row for row in rows if row["step"] <= step]
+                if is_damaged:
+                    self.path.replace(folder / "samples.damaged.jsonl")
+                    on_message(f"{self.path} is damaged; it is samples.damaged.jsonl now, and what can be read of it is kept")
+            with replacing(self.path) as file:
+                file.writelines(sample_line(row) for row in self.rows)
+        except (OSError, UserError) as error:
+            on_message(f"No earlier samples are kept: {error}")
+
+    def write(self, row: dict[str, object]):
+        """Adds a sample of SAMPLE_TYPES, with its val_bits_per_byte if there is one."""
+        self.rows.append(row)
+        try:
+            with open(self.path, "ab") as file:
+                file.write(self._before + sample_line(row))
+            self._before = b""
+        except OSError as error:
+            self._before = b"\n"  # after what there may be of this one
+            self._on_message(f"{self.path} was not written ({error.strerror}); a sample is missing there")
+
+
+def sample_line(row: dict[str, object]) -> bytes:
+    return (json.dumps(row, ensure_ascii=False) + "\n").encode(errors="replace")  # of surrogates
+
+
+def read_samples(path: Path) -> tuple[list[dict], bool]:
+    """Returns the samples in a samples.jsonl, and whether it has other lines; a last one that was cut does not count."""
+    check_is_file(path)
+    *lines, _ = path.read_bytes().split(b"\n")
+    rows = [sample_in(line) for line in lines if line]
+    return [row for row in rows if row is not None], None in rows
+
+
+def sample_in(line: bytes) -> dict[str, object] | None:
+    """Returns the sample in a line, None where it has none; a score that is no finite number is missing."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):  # Unicode and JSON errors are ValueErrors
+        return None
+    if not isinstance(row, dict) or not all(isinstance(row.get(name), kind) for name, kind in SAMPLE_TYPES.items()):
+        return None
+    if not all(0 <= row[name] < 2**63 for name in ("step", "tokens")):
+        return None
+    score = row.get("val_bits_per_byte")
+    is_score = isinstance(score, int | float) and 0 <= score < math.inf
+    names = {*SAMPLE_TYPES, "val_bits_per_byte"} if is_score else {*SAMPLE_TYPES}
+    return {name: value for name, value in row.items() if name in names}

@@ -7,6 +7,7 @@ model that was best on the validation tokens.
 import io
 import pickle
 import zipfile
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -14,12 +15,13 @@ import torch
 
 from alilama.common.config import DATA_SETTINGS, Config
 from alilama.common.errors import UserError, first_line
-from alilama.common.files import replacing
+from alilama.common.files import check_is_file, replacing
 from alilama.data.tokenizer import Tokenizer
 from alilama.data.tokens import SPLITS, TokenMeta
 from alilama.model.folder import load_model, load_shape
 from alilama.model.model import Ensemble, Model
 from alilama.training.step import Step
+from alilama.training.trainer import Trainer
 
 STATE_TYPES = {
     "step": int,
@@ -54,11 +56,13 @@ FREE_TO_CHANGE = {
 class Run:
     """A run of `num_steps` steps on token files: `step` are made, `best_loss` is the lowest validation loss so far.
 
-    Where the time is given in which it has to end, `num_steps` is an estimate until it `is_settled`.
+    Where the time is given in which it has to end, `num_steps` is an estimate until it `is_settled`. `rounding` has what
+    decides how sums are rounded, by name, and `changes` says what of it is not as it was when the run was saved.
     """
 
-    def __init__(self, config: Config, meta: TokenMeta, num_steps: int):
+    def __init__(self, config: Config, meta: TokenMeta, num_steps: int, rounding: Mapping[str, str | int | None] | None = None):
         self.config, self.meta, self.folder = config, meta, config.model_dir
+        self.rounding, self.changes = dict(rounding or {}), ""
         self.num_steps, self.is_settled = num_steps, config.minutes is None
         self.step, self.best_loss = 0, float("inf")
 
@@ -73,6 +77,7 @@ class Run:
             "data": self._data(),
             "tokenizer_sha256": self.meta.tokenizer_sha256,
             "rng": get_rng_state(),
+            "rounding": self.rounding,
             **trained.state_dict(),
         }
         save_state(self.folder, state)
@@ -93,6 +98,7 @@ class Run:
                 raise UserError(f"{self.folder} holds a run of another shape, see its config.json; choose another --model_name")
             self.step, self.best_loss = state["step"], state["best_loss"]
             self.num_steps, self.is_settled = state["num_steps"], state["is_settled"]
+            self.changes = differences(state.get("rounding", {}), self.rounding)
         torch.manual_seed(self.config.seed + self.step + rank)  # dropout differs between processes
         if self.step > 0:
             try:
@@ -136,6 +142,26 @@ class Run:
         return {"documents": meta.documents, "tokens": meta.tokens, "bytes": meta.bytes, "checksums": meta.checksums}
 
 
+def rounding_of(trainer: Trainer) -> dict[str, str | int | None]:
+    """Returns what decides how the sums of a training are rounded, by name: with the same a CPU goes on bit for bit."""
+    is_cpu = trainer.device.type == "cpu"
+    return {
+        "device": trainer.device.type if trainer.device.type != "cuda" else torch.cuda.get_device_name(),
+        "threads": torch.get_num_threads() if is_cpu else None,
+        "processes": trainer.world_size,
+        "precision": str(trainer.precision).removeprefix("torch."),
+        "compile_model": trainer.config.compile_model,
+        "micro_batch": trainer.micro_batch,
+        "torch": str(torch.__version__),
+    }
+
+
+def differences(before: dict, now: dict) -> str:
+    """Says which of the values that were saved by name are others now; a state that is older has none."""
+    changed = [f"{name} = {value} instead of {before[name]}" for name, value in now.items() if before.get(name, value) != value]
+    return ", ".join(changed)
+
+
 def saved_settings(folder: Path) -> dict[str, object]:
     """Returns the settings, by name, of the run in a folder; none where none has begun there."""
     state = load_state(folder)
@@ -153,15 +179,19 @@ def save_state(folder: Path, state: dict):
 def load_state(folder: Path) -> dict | None:
     """Returns what `save_state` wrote last, None where there is nothing. Raises UserError for a damaged or foreign file."""
     path = folder / "training_state.pt"
+    check_is_file(path)
     if not path.exists():
         return None
     try:
         with zipfile.ZipFile(path) as archive:
             changed = archive.testzip()  # compares checksums, which torch does not
+            folders = [entry.filename for entry in archive.infolist() if entry.external_attr]  # which torch would not read
     except Exception as error:  # zipfile raises what it comes across in a damaged file
         raise damaged(folder, first_line(error)) from None
     if changed is not None:
         raise damaged(folder, f"{changed} in it has another checksum")
+    if folders:
+        raise damaged(folder, f"{folders[0]} in it is marked as a folder")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:  # its message says how to run the code in the file
@@ -183,6 +213,8 @@ def is_possible(state: dict) -> bool:
         and state["best_loss"] >= 0  # not NaN either
         and all(isinstance(name, str) for name in state["config"])
         and all(isinstance(count, dict) and all(type(count.get(split)) is int for split in SPLITS) for count in counts)
+        and isinstance(rounding := state.get("rounding", {}), dict)
+        and all(isinstance(value, str | int | None) for value in rounding.values())
     )
 
 

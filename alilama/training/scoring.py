@@ -7,11 +7,13 @@ ids have few before them, and in sliding ones.
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from numbers import Integral
+from types import NoneType
 
 import numpy as np
 import torch
 
-from alilama.common.errors import UserError, is_out_of_memory
+from alilama.common.errors import UserError, expect, is_out_of_memory, shown
 from alilama.data.text import find_sources, read_blocks
 from alilama.data.tokenizer import Tokenizer
 from alilama.model.loss import linear_cross_entropy
@@ -62,6 +64,7 @@ def evaluate(
     Of prompts with answers the answers are scored. It runs in evaluation mode and float32. `on_batch` is told how many ids
     were scored. Raises UserError where they hold no text.
     """
+    check_arguments(model, tokenizer, ids, context, stride)
     is_learned = learned_of(tokenizer, ids)
     if not (num_bytes := count_bytes(tokenizer, ids[1:][is_learned[1:]])):
         raise UserError(f"there is no text to score in {len(ids)} validation tokens; run tokenize_data.py again with more text")
@@ -73,6 +76,22 @@ def evaluate(
         on_batch(int(is_scored.sum()))
     model.train(was_training)
     return Score(nats, int(is_learned[1:].sum()), num_bytes)
+
+
+def check_arguments(model: Model, tokenizer: Tokenizer, ids: np.ndarray, context: int, stride: int | None):
+    """Raises UserError for what `evaluate` cannot score, naming it."""
+    expect("model", model, Model)
+    expect("tokenizer", tokenizer, Tokenizer)
+    expect("ids", ids, np.ndarray)
+    vocab_size = min(model.config.vocab_size, tokenizer.vocab_size)
+    if ids.ndim != 1 or ids.dtype.kind not in "iu" or (len(ids) and not 0 <= ids.min() <= ids.max() < vocab_size):
+        raise UserError(f"ids = {shown(ids)}: expected one dimension of ids from 0 to {vocab_size - 1}")
+    expect("context", context, Integral)
+    expect("stride", stride, Integral, NoneType)
+    if context < 1 or not 1 <= (stride or context) <= context or stride == 0:
+        raise UserError(
+            f"context = {context}, stride = {stride}: expected at least 1 of both, and a stride of at most the context"
+        )
 
 
 def learned_of(tokenizer: Tokenizer, ids: np.ndarray) -> np.ndarray:
@@ -147,6 +166,11 @@ def encode_files(
 
     Raises UserError, naming `setting`, where there is no text in them.
     """
+    expect("tokenizer", tokenizer, Tokenizer)
+    expect("max_tokens", max_tokens, Integral, NoneType)
+    expect("text_column", text_column, str, NoneType)
+    if max_tokens is not None and max_tokens < 1:
+        raise UserError(f"max_tokens = {max_tokens}: expected at least 1, or None for all")
     parts, num_tokens = [], 0
     for block in read_blocks(find_sources(data_files, setting, text_column), tokenizer.native_pattern):
         parts.append(tokenizer.encode_block(block)[0])

@@ -3,7 +3,9 @@
 As in training, every text is preceded by <|endoftext|>. The model must be in evaluation mode.
 """
 
+import codecs
 import math
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +14,9 @@ from alilama.common.errors import UserError
 from alilama.data.tokenizer import Tokenizer
 from alilama.model.attention import alibi_bias
 from alilama.model.model import Model
+
+MAX_SURPRISE_BITS = 10  # of a token of probability 1/1024; rarer ones are no more surprising
+NEAR = 1  # positions before a token, where most heads look
 
 
 @torch.inference_mode()
@@ -40,6 +45,26 @@ def token_probabilities(model: Model, tokenizer: Tokenizer, text: str) -> list[t
     return list(zip(targets, probabilities.tolist(), strict=True))
 
 
+def piece_probabilities(model: Model, tokenizer: Tokenizer, text: str) -> Iterator[tuple[str, float]]:
+    """Yields the pieces of a text, each with its probability: tokens, or those that together make a whole character.
+
+    Raises UserError for an empty text, and for a special token in it.
+    """
+    if not text:
+        raise UserError("the text is empty: expected one or more characters")
+    decoder, together = codecs.getincrementaldecoder("utf-8")("replace"), 1.0
+    for token_id, probability in token_probabilities(model, tokenizer, text):
+        together *= probability
+        if piece := decoder.decode(tokenizer.token_bytes(token_id)):
+            yield piece, together
+            together = 1.0
+
+
+def surprise(probability: float) -> float:
+    """Returns how surprising a token was: 0 where it was certain, 1 where its probability was 2^-MAX_SURPRISE_BITS or less."""
+    return min(-math.log2(probability) / MAX_SURPRISE_BITS, 1.0) if probability > 0 else 1.0
+
+
 def text_logits(model: Model, ids: list[int], positions: slice) -> torch.Tensor:
     """Returns the logits at some positions of a text, (positions, V) float32 on the CPU."""
     hidden = model.hidden(torch.tensor(ids, device=model.wte.weight.device)[None])[0, positions]
@@ -63,3 +88,16 @@ def attention_weights(model: Model, ids: list[int]) -> torch.Tensor:
 
     model.hidden(torch.tensor(ids, device=model.wte.weight.device)[None], [attend] * len(model.blocks))
     return torch.stack(weights)
+
+
+def telling_scores(weights: torch.Tensor, tokenizer: Tokenizer, ids: list[int]) -> torch.Tensor:
+    """Returns how telling each head's weights, (blocks, H, T, T), are, as (blocks, H).
+
+    A head tells something where it looks at words further back than the neighbour, and at others from each token: what counts
+    is the variance of what a word gets. <|endoftext|> and what has no letter, where heads rest, are left out.
+    """
+    is_word = torch.tensor([any(map(str.isalpha, tokenizer.decode([token_id]))) for token_id in ids])
+    is_word[0] = False
+    counts = torch.ones(weights.shape[-2:]).tril(-1 - NEAR) * is_word  # (T, T)
+    means = (weights * counts).sum(-2, keepdim=True) / counts.sum(-2, keepdim=True).clamp(min=1)
+    return ((weights - means).square() * counts).sum((-2, -1))

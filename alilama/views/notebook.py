@@ -3,24 +3,21 @@
 Backgrounds are translucent, so that text is readable on light and on dark themes.
 """
 
-import codecs
+import base64
 import html
 import io
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import Field, fields
 from typing import get_args
 
-from matplotlib.figure import Figure
-
 from alilama.common.errors import UserError
 from alilama.data.tokenizer import Tokenizer
 from alilama.model.model import Model
-from alilama.training.scoring import encode_files, evaluate
-from alilama.views.inside import token_probabilities
-from alilama.views.pictures import plot_attention, plot_evaluation
+from alilama.views.heads import plot_attention
+from alilama.views.inside import piece_probabilities, surprise
+from alilama.views.story import LEGEND
 from alilama.writing.sampling import Sampling
 from alilama.writing.streams import shown_before, stream_text
 
@@ -32,7 +29,6 @@ except ImportError:
 
 UPDATES_PER_S = 20  # at most, of what is shown while a story is written
 PIECE_COLOURS = ("rgba(66, 133, 244, 0.22)", "rgba(245, 166, 35, 0.28)")  # blue and orange
-MAX_SURPRISE_BITS = 10  # of a token of probability 1/1024; it and rarer ones have the darkest shade
 DARKEST = 0.7  # opacity at which text is still readable
 RARE = 0.01  # tokens less likely than this are bold too
 # The class keeps dollar signs from becoming formulas.
@@ -67,11 +63,15 @@ def describe(model: Model, tokenizer: Tokenizer) -> HTML:
 # ---- stories ----
 
 
-def write_story(model: Model, tokenizer: Tokenizer, prompt: str = "", **settings):
-    """Shows a story while it is written; `settings` are those of `stream_text`. Interrupting the kernel ends it early."""
+def write_story(model: Model, tokenizer: Tokenizer, prompt: str = "", **settings) -> str:
+    """Shows a story while it is written, and returns it; `settings` are those of `stream_text`.
+
+    Interrupting the kernel ends it early.
+    """
     show, pieces, start = show_live(), [], shown_before(tokenizer, prompt)
     with suppress(KeyboardInterrupt):
         stream_into(pieces, stream_text(model, tokenizer, prompt, **settings), lambda: show(story_html(start, pieces)))
+    return start + "".join(pieces)
 
 
 def compare_temperatures(
@@ -132,64 +132,39 @@ def story_html(prompt: str, pieces: Iterable[str]) -> str:
 def shade_text(model: Model, tokenizer: Tokenizer, text: str) -> HTML:
     """Shows how sure the model was of each token of a text: the darker, the less; the mouse shows the probability.
 
-    Tokens that together make a whole character are shaded together, by the product of their probabilities.
+    It is `plot_story` for texts that no font of matplotlib can draw. Tokens that together make a whole character are shaded
+    together, by the product of their probabilities.
     """
-    if not text:
-        raise UserError("the text is empty: expected one or more characters")
-    decoder, pieces, probability = codecs.getincrementaldecoder("utf-8")("replace"), [], 1.0
-    for token_id, token_probability in token_probabilities(model, tokenizer, text):
-        probability *= token_probability
-        if piece := decoder.decode(tokenizer.token_bytes(token_id)):
-            pieces.append(shaded(piece, probability))
-            probability = 1.0
-    legend = " ".join(shaded(f" {100 * probability:g}% ", probability) for probability in (1, 0.5, 0.1, 0.01, 0.001))
+    pieces = (shaded(piece, probability) for piece, probability in piece_probabilities(model, tokenizer, text))
+    legend = " ".join(shaded(f" {100 * probability:g}% ", probability) for probability in LEGEND)
     return HTML(TEXT.format("".join(pieces) + f"<br><br><small>probability: {legend} (bold: below {RARE:.0%})</small>"))
 
 
 def shaded(text: str, probability: float) -> str:
     """Returns text as HTML, the darker the less probable, and bold where it is rare."""
-    surprise_bits = min(abs(math.log2(probability)), MAX_SURPRISE_BITS) if probability > 0 else MAX_SURPRISE_BITS
     tag = "b" if probability < RARE else "span"
     return (
         f'<{tag} title="{100 * probability:.3g}%" style="background-color: rgba(214, 39, 40, '
-        f'{DARKEST * surprise_bits / MAX_SURPRISE_BITS:.2f})">{escape(text)}</{tag}>'
+        f'{DARKEST * surprise(probability):.2f})">{escape(text)}</{tag}>'
     )
-
-
-def loss_by_context(
-    model: Model,
-    tokenizer: Tokenizer,
-    text_files: Sequence[str],
-    name: str = "",
-    *,
-    contexts: Sequence[int] = (32, 64, 128, 256, 512, 1024, 2048),
-    max_tokens: int = 8193,
-) -> Figure:
-    """Draws the loss over context lengths on the first tokens of text files.
-
-    `python -m alilama.evaluate` does the same with more tokens, and slides by an eighth of the context, not by half.
-    """
-    contexts = list(contexts)
-    if not contexts or min(contexts) < 1:
-        raise UserError(f"contexts = {contexts}: expected one or more lengths of at least 1, such as (128, 512)")
-    if max_tokens < 2:
-        raise UserError(f"max_tokens = {max_tokens}: expected at least 2, for the first is not predicted")
-    ids = encode_files(tokenizer, text_files, max_tokens, "text_files")
-    scores = [
-        [evaluate(model, tokenizer, ids, context, stride=stride) for stride in (None, max(1, context // 2))]
-        for context in contexts
-    ]
-    return plot_evaluation(name, contexts, scores, model.config.max_seq_len)
 
 
 # ---- sliders ----
 
 
 class Panel(widgets.VBox):
-    """Widgets below each other, and what stands in their place where widgets are not shown, as in a preview."""
+    """Widgets below each other; where none are shown, as in a preview, their picture stands there, or else their names."""
 
     def __repr__(self) -> str:
-        return "(sliders, once this cell has run)"
+        sliders = [child for child in self.children if isinstance(child, widgets.IntSlider | widgets.FloatSlider)]
+        return f"(sliders, once this cell has run: {', '.join(f'{slider.description} = {slider.value}' for slider in sliders)})"
+
+    def _repr_mimebundle_(self, **options) -> dict[str, object]:
+        bundle = super()._repr_mimebundle_(**options) | {"text/plain": repr(self)}
+        for child in self.children:
+            if isinstance(child, widgets.Image):
+                bundle["image/png"] = base64.b64encode(child.value).decode()
+        return bundle
 
 
 def story_writer(model: Model, tokenizer: Tokenizer, prompt: str = "") -> Panel:

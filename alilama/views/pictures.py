@@ -1,36 +1,35 @@
-"""Pictures: of a training log, of an evaluation, of next tokens and of attention."""
+"""Pictures: of a training log, of the loss by context, of next tokens; what all pictures share."""
 
+import csv
 import math
 import os
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence, Set
+from functools import cache
 from pathlib import Path
 
-import torch
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.colors import Normalize, PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
 
 from alilama.common.errors import UserError
 from alilama.common.files import replacing
 from alilama.data.tokenizer import Tokenizer
-from alilama.model.attention import alibi_bias
 from alilama.model.model import Model
 from alilama.training.log import best_evaluation, read_log
-from alilama.training.scoring import Score
-from alilama.views.inside import attention_weights, next_tokens
+from alilama.views.inside import next_tokens
 
 MAX_TITLE = 70  # characters of a prompt
 MAX_LABEL = 16  # characters of a token
-MAX_LABELED_TOKENS = 48  # on an axis, beyond which only their positions are marked
-MAX_MAP_TOKENS = 1024  # of a text whose attention is drawn
-LOWEST_BIAS = -8  # drawn darkest, for it leaves e^-8 = 0.03% of a weight; one scale, so that heads can be compared
+CLIFF = 1 / 20  # of a training, in which the loss falls by more than in all the rest
+MAX_EPOCHS = 20  # that are marked
 
 
 def plot_log(log: str | os.PathLike) -> Figure:
     """Draws a training log: train and validation loss over the tokens seen, with bits per byte on the right.
 
-    Raises UserError where `log` is not a log.csv.
+    The cliff at the start is cut off, and passes over the text are marked. Raises UserError where `log` is not a log.csv.
     """
     log = Path(log)
     if not log.is_file():
@@ -63,31 +62,73 @@ def plot_log(log: str | os.PathLike) -> Figure:
         title += f": {best['val_bits_per_byte']:.3f} bits per byte on validation after {best['tokens'] / 1e6:.1f}M tokens"
         add_bits_per_byte(axes, best["val_loss"], best["val_bits_per_byte"])
     set_title(axes, title)
+    cut_cliff(axes, trained, validated)
+    mark_epochs(axes, rows)
     axes.legend()
     return figure
 
 
-def plot_evaluation(name: str, contexts: Sequence[int], scores: Sequence[tuple[Score, Score]], trained: int) -> Figure:
-    """Draws the loss by context length, in windows that do not overlap and in sliding ones, with bits per byte on the right.
+def cut_cliff(axes: Axes, trained: Sequence[dict[str, float]], validated: Sequence[dict[str, float]]):
+    """Leaves out of a loss axis what lies above the losses after the first CLIFF of the tokens, and says where it began."""
+    later = [row for row in trained if row["tokens"] >= CLIFF * trained[-1]["tokens"]]
+    losses = [row["train_loss"] for row in later] + [row["val_loss"] for row in validated]
+    if later and trained[0]["train_loss"] > max(losses):
+        margin = 0.06 * (max(losses) - min(losses))
+        axes.set_ylim(min(losses) - margin, max(losses) + margin)
+        place = {"xycoords": axes.get_xaxis_transform(), "textcoords": "offset points", "va": "top"}
+        begin = f"↑ from {trained[0]['train_loss']:.1f}"
+        axes.annotate(begin, (later[0]["tokens"] / 1e6, 1), (6, -5), color="tab:blue", **place)
 
-    `scores` has both scores of each context, `trained` is the length the model was trained at.
-    """
+
+def mark_epochs(axes: Axes, rows: Sequence[dict[str, float]]):
+    """Marks each whole pass over the training text, up to MAX_EPOCHS of them."""
+    if not (whole := [row for row in rows if row.get("epoch", 0) > 0 and row.get("tokens", 0) > 0]):
+        return
+    tokens_of_epoch = whole[-1]["tokens"] / whole[-1]["epoch"] / 1e6
+    for epoch in range(1, min(MAX_EPOCHS, math.floor(whole[-1]["epoch"])) + 1):
+        axes.axvline(epoch * tokens_of_epoch, color="gray", linestyle=":", linewidth=1, zorder=0)
+        label = f"epoch {epoch}" if epoch == 1 else str(epoch)
+        place = {"xycoords": axes.get_xaxis_transform(), "textcoords": "offset points"}
+        axes.annotate(label, (epoch * tokens_of_epoch, 0), (-3, 4), ha="right", color="gray", fontsize=8, **place)
+
+
+def plot_contexts(title: str, lines: Mapping[str, Mapping[int, float]], trained: int) -> Figure:
+    """Draws bits per byte by context length, a line of each name; `trained` is the length the models were trained at."""
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
-    for label, colour, way in zip(
-        ("non-overlapping windows", "sliding windows"), ("tab:orange", "tab:blue"), zip(*scores, strict=True), strict=True
-    ):
-        axes.plot(contexts, [score.loss for score in way], "o-", color=colour, label=label)
-    axes.axvline(trained, color="gray", linestyle="--", label=f"trained length, {trained}")
+    for name, by_context in lines.items():
+        [line] = axes.plot(by_context.keys(), by_context.values(), "o-", label=drawable(name))
+        place = {"textcoords": "offset points", "ha": "center", "color": line.get_color(), "fontsize": 9}
+        axes.annotate(f"{by_context[max(by_context)]:.3f}", (max(by_context), by_context[max(by_context)]), (0, 7), **place)
+    axes.axvspan(min(map(min, lines.values())), trained, color="gray", alpha=0.12, zorder=0, label=f"trained: up to {trained}")
     axes.set_xscale("log", base=2)
-    axes.set_xticks(contexts, map(str, contexts))
+    contexts = sorted({context for by_context in lines.values() for context in by_context})
+    axes.set_xticks(contexts, [f"{context:,}" for context in contexts])
+    axes.margins(y=0.15)
     axes.set_xlabel("context (tokens)")
-    axes.set_ylabel("loss (nats per token)")
+    axes.set_ylabel("bits per byte")
     axes.grid(alpha=0.3)
-    add_bits_per_byte(axes, scores[0][0].loss, scores[0][0].bits_per_byte)
-    set_title(axes, f"{name}: loss by context length")
-    axes.legend()
+    set_title(axes, title)
+    for text in axes.legend().get_texts():
+        text.set_parse_math(False)
     return figure
+
+
+def read_contexts(path: str | os.PathLike) -> dict[str, dict[int, float]]:
+    """Reads lines of `plot_contexts` from a CSV file with the columns name, context and bits_per_byte.
+
+    Raises UserError where it is missing or anything else.
+    """
+    lines = defaultdict(dict)
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                lines[row["name"]][int(row["context"])] = float(row["bits_per_byte"])
+    except (OSError, csv.Error, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: expected a CSV file with the columns name, context and bits_per_byte ({error})") from None
+    if not lines:
+        raise UserError(f"{path} has no rows: expected some of name, context and bits_per_byte")
+    return dict(lines)
 
 
 def add_bits_per_byte(axes: Axes, loss: float, bits_per_byte: float):
@@ -116,45 +157,6 @@ def plot_next_tokens(model: Model, tokenizer: Tokenizer, prompt: str = "", count
     return figure
 
 
-def plot_attention(model: Model, tokenizer: Tokenizer, text: str, layer: int = 1, head: int = 1) -> Figure:
-    """Draws where a head looks, and beside it the ALiBi bias of that head; layers and heads are counted from 1.
-
-    Each row is a token of `text`: how much of its attention goes to itself and to each token before it. Raises
-    UserError for a layer or head that the model does not have, and for more than MAX_MAP_TOKENS tokens.
-    """
-    for name, number, largest in (("layer", layer, model.config.blocks), ("head", head, model.config.num_heads)):
-        if not 1 <= number <= largest:
-            raise UserError(f"{name} = {number}: expected 1 to {largest}, for the model has {largest}")
-    ids = tokenizer.encode_document(text)
-    if len(ids) > MAX_MAP_TOKENS:
-        raise UserError(f"the text has {len(ids)} tokens: expected at most {MAX_MAP_TOKENS}, a map of more is not readable")
-    weights = attention_weights(model, ids)[layer - 1, head - 1]  # (T, T)
-    bias = alibi_bias(model.slopes.float().cpu(), len(ids))[head - 1]  # (T, T)
-    slope = f"{model.slopes[head - 1]:.3g}"
-    figure = Figure(figsize=(12, 6), layout="constrained")
-    figure.suptitle(f"layer {layer} of {model.config.blocks}, head {head} of {model.config.num_heads}, slope {slope}")
-    left, right = figure.subplots(1, 2, sharey=True)
-    draw_map(left, weights, tokenizer, ids, cmap="Blues", norm=PowerNorm(0.5, 0, 1))
-    draw_map(right, bias, tokenizer, ids, cmap="Oranges_r", norm=Normalize(LOWEST_BIAS, 0))
-    figure.colorbar(left.images[0], label="share of the attention", shrink=0.8)
-    figure.colorbar(right.images[0], label="added to the score", shrink=0.8, extend="min")
-    left.set_title("where each token looks", fontsize=11)
-    right.set_title(f"the ALiBi bias: −{slope} × distance", fontsize=11)
-    left.set_ylabel("token that looks")
-    return figure
-
-
-def draw_map(axes: Axes, values: torch.Tensor, tokenizer: Tokenizer, ids: list[int], **style):
-    """Draws what each token, a row, has for itself and each token before it; values: (T, T)."""
-    future = torch.ones_like(values, dtype=torch.bool).triu(1)
-    axes.imshow(values.masked_fill(future, math.nan).numpy(), **style)
-    axes.set_facecolor("0.93")  # the future
-    axes.set_xlabel("token looked at")
-    if len(ids) <= MAX_LABELED_TOKENS:
-        label_tokens(axes.xaxis, tokenizer, ids, rotation=90, fontsize=8)
-        label_tokens(axes.yaxis, tokenizer, ids, fontsize=8)
-
-
 def label_tokens(axis: Axis, tokenizer: Tokenizer, ids: Sequence[int], **style):
     axis.set_ticks(range(len(ids)), [token_label(tokenizer, token_id) for token_id in ids], parse_math=False, **style)
 
@@ -163,12 +165,22 @@ def token_label(tokenizer: Tokenizer, token_id: int) -> str:
     """Returns a token as one word: spaces and line ends are seen, bytes that are not characters are written out."""
     text = tokenizer.token_bytes(token_id).decode(errors="backslashreplace").replace(" ", "␣").replace("\n", "↵")
     text = "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
-    return text if len(text) <= MAX_LABEL else text[: MAX_LABEL - 1] + "…"
+    return drawable(text if len(text) <= MAX_LABEL else text[: MAX_LABEL - 1] + "…")
 
 
 def set_title(axes: Axes, text: str):
-    """Gives axes a title of any text: not read as a formula, without surrogates, which fonts cannot draw."""
-    axes.set_title(text.encode(errors="replace").decode(), fontsize=11, parse_math=False)
+    """Gives axes a title of any text, which is not read as a formula."""
+    axes.set_title(drawable(text), fontsize=11, parse_math=False)
+
+
+def drawable(text: str) -> str:
+    """Returns a text with a sign for each character that the font of pictures lacks, such as controls and surrogates."""
+    return "".join(character if ord(character) in drawable_characters() else "\N{REPLACEMENT CHARACTER}" for character in text)
+
+
+@cache
+def drawable_characters() -> Set[int]:
+    return {ord(" "), *(code for code in get_font(findfont(FontProperties())).get_charmap() if chr(code).isprintable())}
 
 
 def save_figure(figure: Figure, path: Path):

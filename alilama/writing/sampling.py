@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Collection
 from dataclasses import Field, dataclass, field, fields
+from numbers import Integral, Real
+from typing import get_args
 
 import torch
 
-from alilama.common.errors import UserError
+from alilama.common.errors import UserError, expect
 from alilama.model.model import Model
 
 SMALLEST_TEMPERATURE = 1e-30  # below it only the most likely token is left either way, and logits would overflow
@@ -68,6 +70,8 @@ class Sampling:
     def __post_init__(self):
         for each in fields(self):
             value = getattr(self, each.name)
+            kinds = get_args(each.type) or (each.type,)
+            expect(each.name, value, *({int: Integral, float: Real}.get(kind, kind) for kind in kinds))
             if not each.metadata["holds"](value):
                 raise UserError(f"{each.name} = {value}: expected {each.metadata['expected']}")
 

@@ -7,10 +7,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import fields
 from itertools import islice
 from numbers import Integral
+from types import NoneType
 
 import torch
 
-from alilama.common.errors import UserError, first_line, is_out_of_memory
+from alilama.common.errors import UserError, expect, first_line, is_out_of_memory, listed, shown
 from alilama.data.tokenizer import Tokenizer
 from alilama.model.device import capture, free_bytes
 from alilama.model.model import Model
@@ -35,8 +36,10 @@ def stream_texts(model: Model, tokenizer: Tokenizer, prompts: Sequence[Prompt], 
     A model that was trained on prompts with answers gives the answer. `settings` are those of `stream_batch`. An empty prompt
     begins a text from nothing; one with a special token in it raises UserError where there is no frame around it.
     """
+    expect("tokenizer", tokenizer, Tokenizer)
     if isinstance(prompts, str):
         raise UserError("prompts: expected a list of texts, such as ['Once']; stream_text takes one")
+    prompts = listed("prompts", prompts)
     ids = [tokenizer.encode_prompt(prompt) for prompt in prompts]
     decoders = [codecs.getincrementaldecoder("utf-8")("replace") for _ in prompts]
     for step in stream_batch(model, ids, stop_ids=tokenizer.stop_ids, **settings):
@@ -57,6 +60,7 @@ def shown_before(tokenizer: Tokenizer, prompt: str) -> str:
 
 def generate_batch(model: Model, prompts: Sequence[Sequence[int]], **settings) -> list[list[int]]:
     """Returns the ids that follow each of `prompts`; `settings` are those of `stream_batch`."""
+    prompts = to_ids(prompts)
     rows = [[] for _ in prompts]
     for step in stream_batch(model, prompts, **settings):
         for row, id in zip(rows, step, strict=True):
@@ -84,12 +88,14 @@ def stream_batch(
     many tokens of the prompts have been read, and of how many. `sampling` is that of `Sampling`. The same seed gives the same
     ids on the same device; without one they differ each time. Raises UserError for a value out of range.
     """
-    try:
-        prompts = [[operator.index(id) for id in prompt] for prompt in prompts]
-    except TypeError as error:
-        raise UserError(f"prompts: expected a list of lists of ids, such as [[1, 2]] ({error})") from None
-    if seed is not None and not (isinstance(seed, Integral) and -(2**63) <= seed < 2**63):
-        raise UserError(f"seed = {seed}: expected a whole number of at most 63 bits")
+    expect("model", model, Model)
+    prompts = to_ids(prompts)
+    stop_ids = listed("stop_ids", stop_ids, Integral)
+    for name, value in (("seed", seed), ("context", context)):
+        expect(name, value, Integral, NoneType)
+    expect("max_new_tokens", max_new_tokens, Integral)
+    if not callable(on_read):
+        raise UserError(f"on_read = {shown(on_read)}: expected a function")
     check_length(model, prompts, max_new_tokens, context)
     known = [field.name for field in fields(Sampling)]
     if unknown := sampling.keys() - known:
@@ -111,18 +117,28 @@ def stream_batch(
         yield [None if end else id for end, id in zip(ended, ids, strict=True)]
 
 
+def to_ids(prompts: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Returns prompts as lists. Raises UserError for what is no list of lists of whole numbers."""
+    try:
+        return [[operator.index(id) for id in prompt] for prompt in prompts]
+    except TypeError as error:
+        raise UserError(f"prompts: expected a list of lists of ids, such as [[1, 2]] ({error})") from None
+
+
 def check_length(model: Model, prompts: list[list[int]], max_new_tokens: int, context: int | None):
-    """Raises UserError for a length out of range, or a cache that the memory does not hold."""
+    """Raises UserError for a length out of range, a cache that the memory does not hold, and a device without any."""
+    if model.wte.weight.device.type == "meta":
+        raise UserError("model is on the device meta, where there are no numbers; load it by load_model")
     if not 1 <= max_new_tokens < 2**62:
         raise UserError(f"max_new_tokens = {max_new_tokens}: expected at least 1, and less than 2^62")
     if context is not None and context < 1:
         raise UserError(f"context = {context}: expected at least 1; without it everything is looked back on")
     if not prompts:
-        raise UserError("there is no prompt: expected one or more")
+        raise UserError("prompts is empty: expected one or more")
     for prompt in prompts:
         if not prompt or not 0 <= min(prompt) <= max(prompt) < model.config.vocab_size:
             raise UserError(
-                f"a prompt of the ids {str(list(prompt))[:60]}: expected one or more ids from 0 to "
+                f"a prompt of the ids {str(list(prompt))[:60]} is among prompts: expected one or more ids from 0 to "
                 f"{model.config.vocab_size - 1}; the id of <|endoftext|> begins a text from nothing"
             )
     longest = max(map(len, prompts)) + max_new_tokens

@@ -1,6 +1,8 @@
 """Files are written whole or not at all."""
 
+import errno
 import os
+import stat
 
 import pytest
 from helpers import files_of, write_text
@@ -23,19 +25,54 @@ def test_replacing_keeps_the_old_file_until_the_new_one_is_whole(tmp_path):
     assert files_of(tmp_path) == {"file": b"new"}
 
 
-def test_replacing_has_the_file_on_disk_before_it_takes_the_name(tmp_path, monkeypatch):
-    happened = []
-    fsync, replace = files.os.fsync, files.os.replace
-    monkeypatch.setattr(files.os, "fsync", lambda file: (happened.append("fsync"), fsync(file)))
-    monkeypatch.setattr(files.os, "replace", lambda part, path: (happened.append("replace"), replace(part, path)))
+@pytest.fixture
+def happened(monkeypatch) -> list[str]:
+    """What was written to the disk or got its name, in that order."""
+    found, fsync, replace = [], files.os.fsync, files.os.replace
+
+    def recorded(file: int):
+        found.append("folder synced" if stat.S_ISDIR(os.fstat(file).st_mode) else "file synced")
+        fsync(file)
+
+    monkeypatch.setattr(files.os, "fsync", recorded)
+    monkeypatch.setattr(files.os, "replace", lambda part, path: (found.append("replaced"), replace(part, path)))
+    return found
+
+
+def test_replacing_has_the_file_on_disk_before_it_takes_the_name_and_the_name_before_anything_else(tmp_path, happened):
     with replacing(tmp_path / "file") as file:
         file.write(b"new")
-    assert happened == ["fsync", "replace"]
+    assert happened == ["file synced", "replaced", "folder synced"]
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.EACCES])
+def test_a_file_system_that_syncs_no_folders_takes_files_all_the_same(number, tmp_path, happened, monkeypatch):
+    def refuses(folder, flags):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(files.os, "open", refuses)
+    with replacing(tmp_path / "file") as file:
+        file.write(b"new")
+    assert files_of(tmp_path) == {"file": b"new"} and happened == ["file synced", "replaced"]
+
+
+def test_a_disk_that_fails_when_the_folder_is_synced_is_said(tmp_path, monkeypatch):
+    def fails(folder, flags):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(files.os, "open", fails)
+    with pytest.raises(OSError, match="Input/output error"), replacing(tmp_path / "file"):
+        pass
 
 
 def test_a_full_disk_is_said_with_the_file_that_did_not_fit(tmp_path):
     with pytest.raises(OSError, match=r"No space left.*file"), replacing(tmp_path / "file"):
         raise OSError(28, "No space left on device")
+
+
+def test_a_folder_that_is_not_there_is_said_with_the_name_that_was_asked_for(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"missing/file'$"), replacing(tmp_path / "missing" / "file"):
+        pass
 
 
 def test_what_is_no_ordinary_file_is_not_replaced(tmp_path):

@@ -1,5 +1,6 @@
 """Files and datasets whose rows are documents: every kind gives the same tokens, and what is broken has a place."""
 
+import base64
 import csv
 import gzip
 import importlib
@@ -65,6 +66,14 @@ def as_parquet(texts, kind="string", **options) -> bytes:
 
 def rows_of(texts) -> list[dict]:
     return [{"id": i, "text": text} for i, text in enumerate(texts)]
+
+
+def with_impossible_numbers(content: bytes) -> bytes:
+    """Returns a parquet file whose schema has whole numbers of 7 bits instead of 64."""
+    schema = pyarrow.parquet.read_metadata(io.BytesIO(content)).metadata[b"ARROW:schema"]
+    changed = base64.b64encode(base64.b64decode(schema).replace(b"\x40\0\0\0", b"\x07\0\0\0"))
+    assert changed != schema
+    return content.replace(schema, changed)
 
 
 KINDS = {
@@ -154,6 +163,8 @@ BROKEN = {
     "half a character.json": (b'{"messages": [{"role": "user", "content": "\\ud800"}]}', r"line 1: message 1 is not Unicode"),
     "no list.jsonl": (b'{"messages": {"role": "user"}}', r"jsonl, line 1: messages is not a list but dict; mend the row, or"),
     "empty.jsonl": (b"{}", r"jsonl, line 1: there is no column 'text', only none"),
+    "a name of two lines.json": (b'{"a\\nb": 1, "c": 2}', r"there is no column 'text', only a b, c; set"),
+    "a long name.jsonl": (b'{"' + b"word " * 9999 + b'": 1}', r"there is no column 'text', only (word ){1,99}\.\.\.; set"),
     "fields.csv": (b'text,id\n"a\nb",1\nc, d,2\n', r"csv, line 4 has 3 fields, and the header 2"),
     "a long header.csv": (b'"a\nb",text\nc\n', r"csv, line 3 has 1 fields"),
     "quote.csv": (b'text,id\na,1\n"b" c,2\n', r"csv, line 3: .*quote"),
@@ -162,6 +173,11 @@ BROKEN = {
     "nothing.csv": (b"\n", r"there is no column 'text', only none"),
     "damaged.parquet": (as_parquet(ODD)[:-20], r"parquet is damaged, or no parquet file \("),
     "damaged inside.parquet": (as_parquet(STORIES)[:2000] + b"\x55" * 500 + as_parquet(STORIES)[2500:], r"parquet is damaged"),
+    "another letter.parquet": (
+        as_parquet(["a bird"], write_page_checksum=True, compression="none").replace(b"a bird", b"a bard"),
+        r"parquet is damaged",
+    ),
+    "numbers.parquet": (with_impossible_numbers(as_parquet(["a"])), r"parquet is damaged, or no parquet file \(Integers with"),
     "words.parquet": (b"Once upon a time", r"parquet is damaged, or no parquet file"),
     "cut off.txt.gz": (gzip.compress(STORIES[0].encode())[:-20], r"gz is damaged or not whole \("),
     "damaged.jsonl.gz": (b"\x1f\x8b\x08" + b"\x55" * 60, r"gz is damaged or not whole"),

@@ -31,10 +31,11 @@ def test_the_precision_is_that_of_the_gguf_file(precision, model_folder, tmp_pat
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "nothing is to be written: give --html FILE, --gguf FILE, --onnx FILE"),
+        ([], "nothing is to be written: give --html FILE, --gguf FILE, --onnx FILE, --half FOLDER"),
         (["--html", "a", "--precision", "f16"], "it is for --gguf"),
         (["--html", "."], "exists and does not end in .html"),
         (["--gguf", "setup.py"], "exists and does not end in .gguf, so it may be something else"),
+        (["--half", "tests"], "--half tests: it exists, so it may be something else; remove it first"),
         (["--html", "a", "--onnx", "./a"], "--html and --onnx name the same file"),
     ],
 )

@@ -208,7 +208,7 @@ REFUSED = {
     "a narrow feed-forward": ({"hidden_dim": 100}, None, "f16", "MPT form.*'hidden_dim': 128.*found.*100"),
     "heads of width 1": ({"d_model": 4}, None, "f16", "4 heads of width 1"),
     "rows that no block fills": ({"d_model": 48}, None, "q8_0", "d_model = 48.*multiple of 32"),
-    "weights beyond float16": ({}, make_weights_large, "f16", "blocks.0.attn.Wqkv.weight.*too large for f16; export f32"),
+    "weights beyond float16": ({}, make_weights_large, "f16", "blocks.0.attn.Wqkv.weight.*too large for f16, .*; export f32"),
     "weights beyond q8_0": ({}, make_weights_large, "q8_0", "too large for q8_0"),
     "a precision that is none": ({}, None, "q4_0", "'q4_0': expected one of f32, f16, q8_0"),
     "no model": ({}, lambda folder: (folder / "config.json").unlink(), "f16", "no config.json"),

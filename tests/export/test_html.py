@@ -52,7 +52,7 @@ def test_attention_is_a_distribution_over_the_tokens_so_far_and_ours(browser, ma
     for block in range(2):
         for head in range(3):
             found = torch.tensor(browser.run(f"Array.from(model.attention({block}, {head}, {len(ids) - 1}))")).float()
-            assert torch.allclose(found, seen[block][0, head, -1], atol=1e-5)
+            assert torch.allclose(found, seen[block][0, head, -1], atol=1e-4)
 
 
 def test_the_story_at_temperature_0_is_ours(browser, made):
@@ -404,7 +404,7 @@ def test_what_the_page_cannot_hold_is_refused(tmp_path, monkeypatch):
     with torch.no_grad():
         model.wte.weight[0, 0] = 70_000
     save_weights(folder, model)
-    with pytest.raises(UserError, match="70000 does not fit into 16 bits"):
+    with pytest.raises(UserError, match="70000, too large for f16, which holds up to 65504; use --onnx"):
         write_html(folder, tmp_path / "m.html")
     save_model(folder)
     monkeypatch.setattr(folder_module, "block_weights", lambda config: {"ffn.gate": (config.d_model,)})

@@ -6,6 +6,7 @@ import shutil
 import matplotlib.image
 import pytest
 from helpers import ROOT, files_of
+from matplotlib.figure import Figure
 
 from alilama.model.folder import load_model
 from alilama.training.scoring import Score, encode_files, evaluate
@@ -123,6 +124,28 @@ def test_the_picture_of_the_model_of_the_repository_goes_into_the_current_folder
     run_here("alilama.evaluate", *model, "--data", "valid.txt")
     assert capsys.readouterr().out.splitlines()[-1] == "picture: evaluation.png"
     assert (tmp_path / "evaluation.png").exists() and files_of(ROOT / "models" / "alilama_2M") == committed
+
+
+def test_the_picture_has_both_ways_and_lines_of_others(printed, tmp_path, monkeypatch, model, tokenizer, ids):
+    drawn = []
+    monkeypatch.setattr("alilama.views.pictures.plot_contexts", lambda *arguments: drawn.append(arguments) or Figure())
+    (tmp_path / "others.csv").write_text("name,context,bits_per_byte\nlearned,8,1.5\nlearned,64,4.25\n")
+    printed("--context", "8,24", "--beside", "others.csv")
+    [(title, lines, trained)] = drawn
+    assert "tiny" in title and trained == 16
+    scores = {
+        context: (evaluate(model, tokenizer, ids, context), evaluate(model, tokenizer, ids, context, stride=context // 8))
+        for context in (8, 24)
+    }
+    for name, way in ("non-overlapping windows", 0), ("sliding windows", 1):
+        assert lines[name] == pytest.approx({context: both[way].bits_per_byte for context, both in scores.items()}, rel=1e-5)
+    assert lines["learned"] == {8: 1.5, 64: 4.25} and len(lines) == 3
+
+
+def test_lines_of_others_that_are_none_are_refused_before_anything_is_read(refusal, model_folder, tmp_path, capsys):
+    (tmp_path / "valid.txt").write_text(TEXT, encoding="utf-8")
+    message = refusal("alilama.evaluate", model_folder, "--data", "valid.txt", "--plot", "p.png", "--beside", "valid.txt")
+    assert "valid.txt: expected a CSV file with the columns name, context" in message and capsys.readouterr().out == ""
 
 
 def test_the_module_runs_as_a_command(run, model_folder, tmp_path):

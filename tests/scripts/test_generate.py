@@ -9,6 +9,8 @@ import pytest
 from helpers import ROOT
 
 from alilama.model.folder import load_model
+from alilama.views.pictures import save_figure
+from alilama.views.story import plot_story
 from alilama.writing.streams import stream_text, stream_texts
 
 
@@ -53,6 +55,14 @@ def test_the_command_writes_the_prompt_and_then_the_text(run, model_folder, mode
     assert (result.returncode, result.stdout, result.stderr) == (0, f"Once upon a time, Zoë{text}\n", "")
 
 
+def test_the_picture_is_that_of_the_text(run_here, model_folder, model, tokenizer, tmp_path, capsys):
+    run_here("alilama.generate", model_folder, "--prompt=the dog", "--seed=3", "--max_new_tokens=9", "--picture=story.png")
+    text = "the dog" + "".join(stream_text(model, tokenizer, "the dog", seed=3, max_new_tokens=9))
+    assert capsys.readouterr().out == f"{text}\npicture: story.png\n"
+    save_figure(plot_story(model, tokenizer, text), tmp_path / "expected.png")
+    assert (tmp_path / "story.png").read_bytes() == (tmp_path / "expected.png").read_bytes()
+
+
 def test_the_command_writes_a_text_for_every_prompt(run_here, model_folder, model, tokenizer, capsys):
     prompts = ["Once", "Tom and Mia went"]
     arguments = [f"--prompt={prompt}" for prompt in prompts]
@@ -79,6 +89,7 @@ def test_the_command_writes_to_a_terminal_that_lacks_a_character(run, model_fold
         (["--top_p=2"], "top_p = 2"),
         (["--max_new_tokens=0"], "max_new_tokens = 0"),
         (["--prompt", "<|endoftext|>"], "special token"),
+        (["--prompt=a", "--prompt=b", "--picture=p.png"], "--picture draws one text"),
         (["--seed", str(10**30)], "seed"),
         (["--min_p=2"], "min_p = 2"),
         (["--repetition_penalty=0"], "repetition_penalty = 0"),

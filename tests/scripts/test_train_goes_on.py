@@ -1,16 +1,20 @@
 """Runs that were stopped or killed go on, and models are trained on. Signals come at a step, not by chance."""
 
+import csv
 import json
 import os
 import shutil
 import signal
+import time
 
 import pytest
 import torch
-from runs import STEPS, STOPS, arguments, python, read_log
+from runs import STEPS, STOPS, B, T, arguments, python, read_log
 from safetensors.torch import load_file
 
-from alilama.training import resume
+from alilama.data.batches import TrainingWindows
+from alilama.training import resume, scoring
+from alilama.writing import streams
 
 
 def test_a_run_that_was_terminated_and_killed_goes_on_to_the_same_losses_and_weights(
@@ -31,7 +35,49 @@ def test_a_run_that_was_terminated_and_killed_goes_on_to_the_same_losses_and_wei
     assert read_log(folder) == read_log(trained[0])
     assert (folder / "model.safetensors").read_bytes() == (trained[0] / "model.safetensors").read_bytes()
     assert finished.split("A text by")[1] == trained[1].stdout.split("A text by")[1]
+    for name in ("samples.jsonl", "growing.html"):
+        assert (folder / name).read_bytes() == (trained[0] / name).read_bytes()
     assert not list(folder.glob("*.part"))
+
+
+def test_a_run_that_goes_on_with_another_number_of_threads_says_so_and_goes_on_up_to_rounding(
+    train_here, before_step, tmp_path, trained, capsys
+):
+    before_step(9, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    train_here()
+    capsys.readouterr()
+    torch.set_num_threads(2)
+    try:
+        train_here()
+    finally:
+        torch.set_num_threads(1)
+    said = [line for line in capsys.readouterr().out.splitlines() if "Going on" in line]
+    assert said == ["Going on from step 10, with threads = 2 instead of 1: the losses go on up to rounding"]
+    rows, whole = ([float(row["train_loss"]) for row in read_log(folder)] for folder in (tmp_path / "models/owl", trained[0]))
+    assert rows[:10] == whole[:10] and rows == pytest.approx(whole, rel=1e-3)
+
+
+def test_the_speed_in_the_log_is_that_of_the_steps_alone(train_here, tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+
+    def takes(seconds: float, owner, name: str):
+        function = getattr(owner, name)
+
+        def slower(*arguments, **settings):
+            now[0] += seconds
+            return function(*arguments, **settings)
+
+        monkeypatch.setattr(owner, name, slower)
+
+    takes(2.0, TrainingWindows, "batch")
+    takes(1000.0, scoring, "evaluate")
+    takes(1000.0, resume, "save_state")
+    takes(1000.0, streams, "stream_text")
+    train_here(log_interval=3, eval_interval=5)  # after the last row but one there is one step
+    with open(tmp_path / "models" / "owl" / "log.csv", newline="") as file:
+        speeds = {int(row["step"]): float(row["tokens_per_s"]) for row in csv.DictReader(file)}
+    assert len(speeds) == 9 and set(speeds.values()) == {B * T / 2}
 
 
 def test_a_killed_run_without_a_checkpoint_begins_again(trained, tokens_dir, train_here, tmp_path, capsys):

@@ -1,9 +1,12 @@
 """What train.py refuses in one line."""
 
 import json
+import os
 import shutil
+import signal
 import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +15,10 @@ from helpers import ROOT, files_of
 from runs import B, T, read_log
 
 from alilama.common import files
+from alilama.common.errors import UserError
 from alilama.data.checksums import CHECKSUM, checksum_of
 from alilama.data.tokenizer import Tokenizer
+from alilama.training import log
 
 
 def test_a_finished_model_is_not_touched_by_the_same_command(owl, train_refused):
@@ -178,6 +183,62 @@ def test_damaged_token_files_end_the_training_in_one_line(damage, message, train
     damage(tmp_path / "tokens")
     assert message in train_refused(tokens_dir="tokens")
     assert not (tmp_path / "models").exists()
+
+
+@pytest.fixture
+def ends_in_time():
+    """Ends a test that waits for a pipe."""
+
+    def ends(*_):
+        raise TimeoutError("waited for a pipe")
+
+    before = signal.signal(signal.SIGALRM, ends)
+    signal.alarm(60)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "tokens/tokenizer.json",
+        "tokens/meta.json",
+        "tokens/train.npy",
+        "models/owl/training_state.pt",
+        "models/owl/tokenizer.json",
+    ],
+)
+def test_a_pipe_where_a_file_is_expected_is_refused_and_not_waited_for(
+    file, owl, train_refused, tokens_dir, tmp_path, ends_in_time
+):
+    shutil.copytree(tokens_dir, tmp_path / "tokens")
+    (tmp_path / file).unlink()
+    os.mkfifo(tmp_path / file)
+    settings = {"init_from": "models/owl", "model_name": "wiser"} if file == "models/owl/tokenizer.json" else {}
+    message = train_refused(tokens_dir="tokens", **settings)
+    assert Path(file).name in message and ("not an ordinary file" in message or "is missing" in message)
+
+
+def test_pipes_in_place_of_weights_and_of_a_log_are_refused(owl, refusal, ends_in_time):
+    for name in ("model.safetensors", "log.csv"):
+        (owl / name).unlink()
+        os.mkfifo(owl / name)
+    assert "model.safetensors is not an ordinary file" in refusal("alilama.generate", "models/owl", "--prompt=Once")
+    with pytest.raises(UserError, match=r"log\.csv is not an ordinary file"):
+        log.read_log(owl / "log.csv")
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_tokens_that_become_shorter_while_they_are_in_use_end_the_training_in_one_line_with_a_state(
+    split, train_refused, train_here, before_step, tokens_dir, tmp_path, capsys
+):
+    """Not by SIGBUS, which what is mapped and missing ends a process with."""
+    shutil.copytree(tokens_dir, tmp_path / "tokens")
+    before_step(7, lambda: os.truncate(tmp_path / "tokens" / f"{split}.npy", 1000))
+    assert f"{split}.npy became shorter while it was in use" in train_refused(tokens_dir="tokens", progress=True)
+    train_here()
+    assert "Going on from step 5" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("split", ["train", "val"])

@@ -12,7 +12,7 @@ from alilama.common.errors import UserError
 from alilama.data.tokens import TokenMeta
 from alilama.model.folder import save_description
 from alilama.training import budget
-from alilama.training.budget import CHOSEN, Pace, Shape, choose, matmul_speed, settle
+from alilama.training.budget import CHOSEN, LEAST_BYTES, Pace, Shape, choose, matmul_speed, settle
 from alilama.training.resume import Run
 
 DROPOUTS = ((8, 0), (20, 0.1), (40, 0.2), (80, 0.3), (160, 0.4), (1e99, 0.5))  # below so many epochs
@@ -84,6 +84,23 @@ def test_a_teacher_takes_time_and_processes_give_it(load):
     alone, taught = choose(config, 1e16, 10**8, 4096), choose(config, 1e16, 10**8, 4096, teacher_numbers=10**9)
     assert Shape.of(taught).numbers(4096) != Shape.of(alone).numbers(4096)
     assert choose(config, 1e14, 10**6, 4096, world_size=3).batch_size % 3 == 0
+
+
+def test_a_model_that_the_memory_does_not_hold_is_refused_before_it_is_made(load, clock, monkeypatch):
+    made = tiny_model(1000, d_model=64, blocks=4)
+    monkeypatch.setattr(budget, "free_bytes", lambda device: LEAST_BYTES * made.num_parameters())
+    for arguments in ([], ["--minutes=3", "--d_model=64", "--blocks=4"]):
+        settle_on_cpu(load(*arguments), 1_000_000)
+        monkeypatch.setattr(budget, "free_bytes", lambda device: LEAST_BYTES * made.num_parameters() - 1)
+        with pytest.raises(
+            UserError, match=rf"^d_model = 64, blocks = 4, .* {made.num_parameters():,} parameters.*; lower them$"
+        ):
+            settle_on_cpu(load(*arguments), 1_000_000)
+        monkeypatch.setattr(budget, "free_bytes", lambda device: None)  # it is not known
+        settle_on_cpu(load(*arguments), 1_000_000)
+        monkeypatch.setattr(budget, "free_bytes", lambda device: LEAST_BYTES * made.num_parameters())
+    with pytest.raises(UserError, match="lower them"):
+        settle_on_cpu(load("--blocks=10000", "--d_model=8192"), 1_000_000)  # at once, though to make it takes minutes
 
 
 def test_the_processes_speed_adds_up_and_a_teacher_is_asked_for_its_size(load, clock, tmp_path, tokenizer):

@@ -1,14 +1,22 @@
 import csv
+import json
+import os
 import sys
+import threading
 import types
 
 import pytest
 from helpers import write_text
 
 from alilama.common.errors import UserError
-from alilama.training.log import COLUMNS, Log, is_memorizing, read_log
+from alilama.training.log import COLUMNS, Log, Samples, is_memorizing, read_log
 
 ROW = {"step": 5, "tokens": 640, "epoch": 0.5, "train_loss": 2.5, "learning_rate": "0.01", "tokens_per_s": 1000}
+SAMPLES = [
+    {"step": 0, "tokens": 0, "prompt": "Zoë", "story": "Zoë\n\u2028\r\x00ß"},
+    {"step": 5, "tokens": 640, "val_bits_per_byte": 1.5, "prompt": "Zoë", "story": "Zoë sat."},
+    {"step": 10, "tokens": 1280, "val_bits_per_byte": 1, "prompt": "", "story": ""},
+]
 EVALUATED = ROW | {"step": 10, "val_loss": 2.25, "val_bits_per_byte": 1.5}
 
 
@@ -99,6 +107,19 @@ def test_a_log_that_is_none_is_set_aside_with_a_word_and_never_in_the_way(conten
     assert len(said) == 1 and "it is log.damaged.csv now" in said[0]
 
 
+def test_a_pipe_in_place_of_a_log_is_set_aside_and_not_waited_for(tmp_path, make_config):
+    os.mkfifo(tmp_path / "log.csv")
+    said, ended = [], threading.Event()
+
+    def begin():
+        Log(tmp_path, make_config(), 10, said.append).close()
+        ended.set()
+
+    threading.Thread(target=begin, daemon=True).start()
+    assert ended.wait(60) and (tmp_path / "log.damaged.csv").is_fifo()
+    assert len(said) == 1 and "log.csv is not an ordinary file" in said[0]
+
+
 def test_a_file_that_is_no_table_is_one_line(tmp_path):
     with pytest.raises(UserError, match="is not a log of a training"):
         read_log(write_text(tmp_path, "log.csv", "x" * 200_000))
@@ -161,3 +182,100 @@ def test_weights_and_biases_gets_settings_and_numbers_and_goes_on_with_the_same_
     assert step == 10 and numbers["val_loss"] == 2.25 and numbers["learning_rate"] == 0.01
     assert second["id"] == "x7" and second["resume"] == "must"
     assert "id" not in third  # it begins again
+
+
+# ---- samples ----
+
+
+def lines_of(path):
+    return [json.loads(line) for line in path.read_bytes().decode().split("\n")[:-1]]
+
+
+def samples_of(folder, step, said):
+    samples = Samples(folder, step, said.append)
+    return samples.rows
+
+
+def test_samples_are_kept_at_once_and_go_on_behind_the_step(tmp_path):
+    samples, said = Samples(tmp_path, 0, print), []
+    for number, sample in enumerate(SAMPLES, 1):
+        samples.write(sample)
+        assert lines_of(tmp_path / "samples.jsonl") == samples.rows == SAMPLES[:number]
+    with open(tmp_path / "samples.jsonl", "a") as file:
+        file.write('{"step": 15, "tok')  # where the disk was full
+    assert samples_of(tmp_path, 10, said) == lines_of(tmp_path / "samples.jsonl") == SAMPLES
+    assert samples_of(tmp_path, 9, said) == lines_of(tmp_path / "samples.jsonl") == SAMPLES[:2]
+    assert samples_of(tmp_path, 0, said) == lines_of(tmp_path / "samples.jsonl") == []
+    assert not said and [path.name for path in tmp_path.iterdir()] == ["samples.jsonl"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"\xff",
+        b"step,tokens",
+        b"[" * 100_000,
+        b"[1]",
+        b'{"step": 5}',
+        b'{"step": "5", "tokens": 640, "prompt": "", "story": ""}',
+        b'{"step": -5, "tokens": 640, "prompt": "", "story": ""}',
+        b'{"step": 5, "tokens": 1' + b"0" * 400 + b', "prompt": "", "story": ""}',
+    ],
+    ids=["no UTF-8", "no JSON", "deep", "a list", "too little", "text as step", "below 0", "too large"],
+)
+def test_damaged_samples_are_set_aside_with_a_word_and_the_others_kept(line, tmp_path):
+    content, said = line + b"\n" + json.dumps(SAMPLES[1]).encode() + b"\n", []
+    write_text(tmp_path, "samples.jsonl", content)
+    assert samples_of(tmp_path, 10, said) == lines_of(tmp_path / "samples.jsonl") == SAMPLES[1:2]
+    assert (tmp_path / "samples.damaged.jsonl").read_bytes() == content
+    assert len(said) == 1 and "it is samples.damaged.jsonl now" in said[0]
+
+
+@pytest.mark.parametrize("score", ["NaN", "Infinity", "-1", '"1.5"', "null"])
+def test_a_score_that_is_no_number_is_missing_and_the_sample_kept(score, tmp_path):
+    sample = json.dumps(SAMPLES[1]).replace("1.5", score)
+    write_text(tmp_path, "samples.jsonl", f"{sample}\n")
+    said = []
+    without = {name: value for name, value in SAMPLES[1].items() if name != "val_bits_per_byte"}
+    assert samples_of(tmp_path, 10, said) == [without] and not said
+
+
+def test_samples_that_cannot_be_read_or_written_are_told_and_never_in_the_way(tmp_path):
+    (tmp_path / "samples.jsonl").mkdir()
+    said = []
+    samples = Samples(tmp_path, 10, said.append)
+    assert len(said) == 1 and "No earlier samples are kept" in said[0]
+    samples.write(SAMPLES[1])
+    assert len(said) == 2 and "a sample is missing there" in said[1]
+    assert samples.rows == SAMPLES[1:2]
+
+
+def test_a_sample_after_one_that_a_full_disk_cut_has_a_line_of_its_own(tmp_path, monkeypatch):
+    class FullDisk:
+        def __init__(self, path, mode):
+            self.file = open(path, mode)  # noqa: SIM115, closed below
+
+        def write(self, line):
+            self.file.write(line[:20])
+            raise OSError(28, "No space left on device")
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self.file.close()
+
+    said = []
+    samples = Samples(tmp_path, 0, said.append)
+    monkeypatch.setattr("alilama.training.log.open", FullDisk, raising=False)
+    samples.write(SAMPLES[0])
+    monkeypatch.undo()
+    samples.write(SAMPLES[1])
+    assert len(said) == 1 and "No space left on device" in said[0]
+    assert samples_of(tmp_path, 10, said) == SAMPLES[1:2]
+
+
+def test_surrogates_in_a_prompt_are_replaced(tmp_path):
+    samples = Samples(tmp_path, 0, print)
+    samples.write(SAMPLES[0] | {"prompt": "\udcff"})
+    assert lines_of(tmp_path / "samples.jsonl")[0]["prompt"] == "?"

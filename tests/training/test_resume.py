@@ -16,7 +16,7 @@ from alilama.data.tokenizer import Tokenizer
 from alilama.data.tokens import TokenMeta
 from alilama.model.folder import load_model, save_description, save_weights
 from alilama.training import resume
-from alilama.training.resume import Run, load_state, load_teacher, save_state, start_from
+from alilama.training.resume import Run, load_state, load_teacher, rounding_of, save_state, start_from
 
 STATE = {
     "step": 3,
@@ -103,6 +103,8 @@ def test_a_damaged_training_state_is_refused_in_one_line(damage, tmp_path):
         {"data": {**STATE["data"], "tokens": {"train": 7}}},
         {"data": {**STATE["data"], "tokens": {"train": 7.0, "val": 7}}},
         {"data": {**STATE["data"], "bytes": 7}},
+        {"rounding": [1]},
+        {"rounding": {"threads": torch.ones(2)}},
     ],
     ids=str,
 )
@@ -128,6 +130,17 @@ def test_every_flipped_bit_of_a_state_is_noticed_or_changes_nothing(tmp_path):
         harmless += 1  # padding, dates, permissions
         assert str(loaded) == str(STATE) and torch.equal(loaded["rng"]["cpu"], STATE["rng"]["cpu"])
     assert harmless < 100
+
+
+def test_a_tensor_that_is_marked_as_a_folder_is_noticed(tmp_path):
+    """zipfile reads it all the same, and torch returns what was in memory before."""
+    save_state(tmp_path, STATE)
+    path = tmp_path / "training_state.pt"
+    content = path.read_bytes()
+    entry = content.rindex(b"PK\x01\x02", 0, content.rindex(b"data/0"))  # in the directory at the end
+    path.write_bytes(content[: entry + 38] + b"\x10" + content[entry + 39 :])
+    with pytest.raises(UserError, match=r"is damaged .*marked as a folder"):
+        load_state(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -185,6 +198,32 @@ def test_every_process_goes_on_with_random_numbers_of_its_own(step, make_trainer
     assert step == 0 or drawn[0] == comes_next
 
 
+def test_what_rounds_in_another_way_than_before_is_said_and_nothing_of_an_older_state(make_trainer, make_config, tmp_path):
+    trainer = make_trainer()
+    rounding = rounding_of(trainer)
+    assert rounding["threads"] == torch.get_num_threads() and rounding["precision"] == "float32"
+    counts = {"train": 7, "val": 2}
+    settings = make_config(models_dir=str(tmp_path)), TokenMeta(50, "0", counts, counts, counts, counts, {}), 9
+    for saved, now, said in [
+        (rounding, rounding, ""),
+        (rounding, {**rounding, "threads": 64}, f"threads = 64 instead of {rounding['threads']}"),
+        ({**rounding, "processes": 4, "device": "mps"}, rounding, "device = cpu instead of mps, processes = 1 instead of 4"),
+        ({}, rounding, ""),
+    ]:
+        run = Run(*settings, saved)
+        run.step = 3
+        save_description(run.folder, trainer.model.config, Tokenizer([]))
+        run.save(trainer.step)
+        going_on = Run(*settings, now)
+        going_on.go_on(trainer.step)
+        assert going_on.changes == said
+    state = load_state(run.folder)
+    del state["rounding"]  # as it was saved once
+    save_state(run.folder, state)
+    going_on.go_on(trainer.step)
+    assert going_on.step == 3 and going_on.changes == ""
+
+
 def test_a_model_learns_the_tokens_of_a_frame_and_keeps_all_else(folder, tokenizer, make_config):
     config = make_config(max_seq_len=32, dropout=0.2)
     before, after = load_model(folder)[0], start_from(folder, tokenizer.with_frame(), config)
@@ -217,7 +256,7 @@ def test_only_the_tokenizer_of_a_model_with_a_frame_or_without_is_taken(
     extended = start_from(folder, tokenizer.with_frame(), config)
     save_description(tmp_path / "framed", extended.config, tokenizer.with_frame())
     save_weights(tmp_path / "framed", extended)
-    config.teacher = tmp_path / "framed"
+    config.teacher = str(tmp_path / "framed")
     assert load_teacher(config, tokenizer.with_frame(), "cpu").config == extended.config
     for tokens in (tokenizer, other_tokenizer.with_frame()):
         with pytest.raises(UserError, match="has another tokenizer than"):

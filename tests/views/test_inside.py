@@ -6,7 +6,14 @@ from helpers import tiny_model
 
 from alilama import load_model
 from alilama.common.errors import UserError
-from alilama.views.inside import attention_weights, next_tokens, token_probabilities
+from alilama.views.inside import (
+    attention_weights,
+    next_tokens,
+    piece_probabilities,
+    surprise,
+    telling_scores,
+    token_probabilities,
+)
 
 TEXT = "Zoë found a kite in the garden.\nThe end…"
 
@@ -109,6 +116,46 @@ def test_the_probabilities_of_a_text_make_its_loss(tiny):
 
 def test_an_empty_text_has_no_tokens(tiny):
     assert token_probabilities(*tiny, "") == []
+
+
+def test_tokens_that_make_a_character_together_are_one_piece_of_their_product(tiny):
+    model, tokenizer = tiny
+    [*of_character, (_, stop)] = token_probabilities(model, tokenizer, "日.")
+    assert len(of_character) == 3
+    pieces = list(piece_probabilities(model, tokenizer, "日."))
+    assert [piece for piece, _ in pieces] == ["日", "."]
+    assert [found for _, found in pieces] == pytest.approx([math.prod(each for _, each in of_character), stop])
+
+
+def test_an_empty_text_has_no_pieces(tiny):
+    with pytest.raises(UserError, match="the text is empty: expected"):
+        list(piece_probabilities(*tiny, ""))
+
+
+def test_surprise_grows_with_the_bits_and_ends_at_1():
+    assert [surprise(probability) for probability in (1, 0.5, 0.125, 2**-10, 1e-9, 0)] == pytest.approx([0, 0.1, 0.3, 1, 1, 1])
+
+
+def test_the_most_telling_head_looks_far_back_at_words_and_not_always_at_the_same(tiny):
+    tokenizer = tiny[1]
+    ids = tokenizer.encode_document("the dog and a cat, the dog and a cat, the dog and a cat")
+    T, is_word = len(ids), [tokenizer.decode([token_id]).strip().isalpha() for token_id in ids]
+    comma = is_word.index(False, 1)
+    looks = {
+        "at itself": lambda i: i,
+        "at its neighbour": lambda i: max(0, i - 1),
+        "at <|endoftext|>": lambda i: 0,
+        "at the first word": lambda i: min(i, 1),
+        "at a comma or <|endoftext|>": lambda i: comma if i > comma + 1 and i % 2 else 0,
+        "at words": lambda i: next((j for j in range(i - 2 - i % 3, 0, -1) if is_word[j]), 0),
+    }
+    weights = torch.zeros(1, len(looks), T, T)
+    for head, look in enumerate(looks.values()):
+        for i in range(T):
+            weights[0, head, i, look(i)] = 1
+    scores = telling_scores(weights, tokenizer, ids)
+    assert scores.shape == (1, len(looks))
+    assert scores[0, :-1].tolist() == pytest.approx([0] * (len(looks) - 1), abs=1e-9) and scores[0, -1] > 1
 
 
 @pytest.mark.parametrize("count", [0, -1, 401])

@@ -27,14 +27,13 @@ from ipykernel import kernelspec
 from alilama import load_model
 from alilama.common.errors import UserError
 from alilama.training.log import COLUMNS
-from alilama.training.scoring import encode_files, evaluate
 from alilama.views import notebook
+from alilama.views.heads import plot_attention
 from alilama.views.inside import token_probabilities
-from alilama.views.pictures import plot_attention
 from alilama.writing.streams import stream_text
 
 NOTEBOOK = ROOT / "inference.ipynb"
-MAX_NOTEBOOK_BYTES = 600_000
+MAX_NOTEBOOK_BYTES = 900_000
 PROMPT = "Once upon a time, there was a little girl named Lily."  # in the notebook
 DEFAULTS = {
     "temperature": 0.8,
@@ -66,6 +65,8 @@ def executed(model_folder, tmp_path_factory):
     """The outputs of the notebook's cells, run in a folder that has the model, with a cell that clicks the story writer."""
     folder = tmp_path_factory.mktemp("notebook")
     model = folder / "models" / "alilama_2M"
+    (folder / "docs").mkdir()
+    shutil.copy(ROOT / "docs" / "positions.csv", folder / "docs")
     shutil.copytree(model_folder, model)
     with open(model / "log.csv", "w", newline="", encoding="utf-8") as file:
         log = csv.DictWriter(file, COLUMNS)
@@ -183,15 +184,19 @@ def test_the_temperatures_cell_has_a_story_for_each(tiny, executed):
         assert story in read(output.data["text/html"])
 
 
-@pytest.mark.parametrize("cell", ["next", "attention", "curves", "lengths"])
+@pytest.mark.parametrize("cell", ["next", "sure", "attention", "viewer", "curves", "lengths"])
 def test_what_is_drawn_is_a_picture(cell, executed):
     assert "image/png" in executed[cell][-1].data
 
 
 @pytest.mark.parametrize("cell", ["writer", "viewer"])
-def test_sliders_are_shown_and_said_where_they_cannot_be(cell, executed):
+def test_sliders_are_shown_and_named_where_they_cannot_be(cell, executed):
     data = executed[cell][0].data
-    assert "application/vnd.jupyter.widget-view+json" in data and data["text/plain"] == "(sliders, once this cell has run)"
+    assert "application/vnd.jupyter.widget-view+json" in data
+    settings = {"writer": DEFAULTS, "viewer": {"layer": 1, "head": 1}}[cell]
+    assert data["text/plain"].startswith("(sliders, once this cell has run: ")
+    for name, value in settings.items():
+        assert re.search(rf"\b{name}( \(0: all\))? = {value}[,)]", data["text/plain"])
 
 
 def test_the_writer_writes_in_a_kernel(tiny, executed):
@@ -222,8 +227,9 @@ def test_line_ends_and_spaces_of_a_story_are_seen():
 
 def test_a_story_is_shown_while_it_is_written(tiny, shown, monkeypatch):
     monkeypatch.setattr(notebook, "UPDATES_PER_S", math.inf)
-    assert notebook.write_story(*tiny, "the dog", seed=3, max_new_tokens=30) is None
+    written = notebook.write_story(*tiny, "the dog", seed=3, max_new_tokens=30)
     texts = [read(version) for version in shown[1:]]
+    assert texts[-1] == written
     assert texts[0] == "the dog" and texts[-1] == "the dog" + continuation(tiny, "the dog", seed=3, max_new_tokens=30)
     assert all(later.startswith(earlier) for earlier, later in itertools.pairwise(texts)) and len(set(texts)) > 10
 
@@ -311,49 +317,9 @@ def test_the_less_likely_a_token_the_darker_it_is_and_never_too_dark_to_read():
     assert shades(notebook.shaded("x", 1e-9))[0][2] == shades(notebook.shaded("x", 0))[0][2] == 0.7
 
 
-def test_tokens_that_make_a_character_together_are_shaded_together(tiny):
-    model, tokenizer = tiny
-    ids = tokenizer.encode("日")
-    assert len(ids) == 3
-    [(text, percent, *_)] = shades(notebook.shade_text(model, tokenizer, "日").data)[:-5]
-    product = math.prod(probability for _, probability in token_probabilities(model, tokenizer, "日"))
-    assert text == "日" and percent == pytest.approx(100 * product, rel=0.01)
-
-
 def test_an_empty_text_cannot_be_shaded(tiny):
     with pytest.raises(UserError, match="the text is empty"):
         notebook.shade_text(*tiny, "")
-
-
-def test_the_loss_by_context_is_that_of_the_evaluation(tiny, text_file):
-    model, tokenizer = tiny
-    [axes] = notebook.loss_by_context(model, tokenizer, [str(text_file)], "owl", contexts=(8, 32), max_tokens=200).axes
-    without_overlap, sliding, _ = axes.get_lines()
-    ids = encode_files(tokenizer, [str(text_file)])[:200]
-    assert without_overlap.get_xydata().tolist() == [[c, evaluate(model, tokenizer, ids, c).loss] for c in (8, 32)]
-    assert sliding.get_xydata().tolist() == [[c, evaluate(model, tokenizer, ids, c, stride=c // 2).loss] for c in (8, 32)]
-    assert "owl" in axes.get_title()
-
-
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"contexts": ()}, "expected one or more lengths"),
-        ({"contexts": (0, 128)}, r"contexts = \[0, 128\]: expected"),
-        ({"max_tokens": 1}, "max_tokens = 1: expected at least 2"),
-    ],
-)
-def test_a_loss_that_cannot_be_drawn_is_explained(tiny, text_file, changed, message):
-    with pytest.raises(UserError, match=message):
-        notebook.loss_by_context(*tiny, [str(text_file)], **changed)
-
-
-@pytest.mark.parametrize("content", [None, "<|endoftext|>\n"], ids=["missing", "separators"])
-def test_text_files_without_text_are_refused_by_the_name_of_the_argument(tiny, tmp_path, content):
-    if content is not None:
-        (tmp_path / "a.txt").write_text(content)
-    with pytest.raises(UserError, match=r"^text_files: .*a\.txt"):
-        notebook.loss_by_context(*tiny, [str(tmp_path / "a.txt")])
 
 
 # ---- sliders ----

@@ -1,24 +1,23 @@
-import math
-
 import matplotlib.image
-import numpy as np
 import pytest
 from helpers import tiny_model
 from matplotlib.figure import Figure
 
 from alilama import Tokenizer, load_model
 from alilama.common.errors import UserError
-from alilama.training.scoring import Score
-from alilama.views.inside import attention_weights, next_tokens
+from alilama.views.heads import plot_attention
+from alilama.views.inside import next_tokens
 from alilama.views.pictures import (
-    plot_attention,
-    plot_evaluation,
+    drawable,
+    plot_contexts,
     plot_log,
     plot_next_tokens,
+    read_contexts,
     read_log,
     save_figure,
     token_label,
 )
+from alilama.views.story import plot_story
 
 LOG = """step,tokens,epoch,train_loss,val_loss,val_bits_per_byte,learning_rate,tokens_per_s
 10,1000000,0.1,3.5,,,0.001,5000
@@ -113,6 +112,14 @@ def test_a_picture_that_cannot_be_written_leaves_the_old_one_and_no_half_of_the_
     assert sorted(path.name for path in log.parent.iterdir()) == ["log.csv", "loss.png"]
 
 
+def test_what_no_font_has_is_a_sign_and_no_warning(recwarn, tmp_path, tokenizer):
+    assert drawable("Zoë, “a”\udcff\x00日") == "Zoë, “a”" + 3 * "\ufffd"
+    model = tiny_model(tokenizer.vocab_size)
+    for number, figure in enumerate([plot_story(model, tokenizer, "日\t߿"), plot_attention(model, tokenizer, "日\t߿")]):
+        save_figure(figure, tmp_path / f"{number}.png")
+    assert not recwarn.list
+
+
 @pytest.mark.parametrize("name", ["$^$", "a_b", "\udcff"])
 def test_any_name_of_a_model_can_be_drawn(name, tmp_path):
     (tmp_path / name).mkdir()
@@ -122,49 +129,83 @@ def test_any_name_of_a_model_can_be_drawn(name, tmp_path):
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
 
 
-# ---- evaluations ----
+def test_the_cliff_at_the_start_is_cut_off_and_its_height_said(log):
+    head, *_ = LOG.splitlines()
+    losses = [9.5, 8.0, 4.0, *(3 - step / 100 for step in range(97))]
+    rows = [f"{step},{step * 1000},0.1,{loss},,,0.001,5000" for step, loss in enumerate(losses, 1)]
+    log.write_text("\n".join([head, *rows]) + "\n")
+    [axes] = plot_log(log).axes
+    low, high = axes.get_ylim()
+    assert 3 - 96 / 100 - 0.1 < low < 3 - 96 / 100 and 3 - 2 / 100 < high < 3.1  # from the twentieth of the tokens on
+    assert [text.get_text() for text in axes.texts if "from" in text.get_text()] == ["↑ from 9.5"]
+    assert len(axes.get_lines()[0].get_xdata()) == 100
 
 
-SCORES = [
-    (Score(nats=4, tokens=2, bytes=4), Score(nats=3, tokens=2, bytes=4)),
-    (Score(nats=3.5, tokens=2, bytes=4), Score(nats=2.5, tokens=2, bytes=4)),
-]
+def test_a_loss_that_never_falls_is_drawn_whole(log):
+    log.write_text("step,tokens,train_loss\n1,100,2.0\n2,200,2.5\n3,300,3.0\n")
+    [axes] = plot_log(log).axes
+    assert axes.get_ylim()[0] < 2.0 and axes.get_ylim()[1] > 3.0 and not axes.texts
 
 
-def test_an_evaluation_shows_both_ways_by_context_and_the_trained_length():
-    figure = plot_evaluation("owl", [128, 1024], SCORES, trained=256)
+def test_each_pass_over_the_text_is_marked(log):
+    log.write_text("step,tokens,epoch,train_loss\n1,1000000,0.8,3.0\n2,3000000,2.4,2.0\n")
+    [axes] = plot_log(log).axes
+    assert [line.get_xdata()[0] for line in axes.get_lines()[2:]] == pytest.approx([1.25, 2.5])
+    assert [text.get_text() for text in axes.texts if "from" not in text.get_text()] == ["epoch 1", "2"]
+
+
+# ---- contexts ----
+
+
+LINES = {"ours": {128: 1.5, 1024: 1.25}, "theirs": {64: 1.75, 1024: 4.0}}
+
+
+def test_the_lines_are_bits_per_byte_by_context_and_what_was_trained_is_shaded():
+    figure = plot_contexts("owl", LINES, trained=256)
     figure.draw_without_rendering()
     [axes] = figure.axes
-    without_overlap, sliding, trained = axes.get_lines()
-    assert without_overlap.get_xydata().tolist() == [[128, 2], [1024, 1.75]]
-    assert sliding.get_xydata().tolist() == [[128, 1.5], [1024, 1.25]]
-    assert trained.get_xdata() == [256, 256]
-    labels = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert [label.split()[0] for label in labels] == ["non-overlapping", "sliding", "trained"] and "256" in labels[2]
-    assert [(tick, label.get_text()) for tick, label in zip(axes.get_xticks(), axes.get_xticklabels(), strict=True)] == [
-        (128, "128"),
-        (1024, "1024"),
+    assert [line.get_xydata().tolist() for line in axes.get_lines()] == [
+        [list(point) for point in line.items()] for line in LINES.values()
     ]
+    [shade] = axes.patches
+    assert (shade.get_x(), shade.get_x() + shade.get_width()) == (64, 256)
+    legend = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert legend[:2] == ["ours", "theirs"] and "256" in legend[2]
+    assert labels(axes.xaxis) == ["64", "128", "1,024"] and axes.get_title() == "owl"
+    assert [text.get_text() for text in axes.texts] == ["1.250", "4.000"]  # at their ends
     assert axes.transData.transform((256, 0))[0] - axes.transData.transform((128, 0))[0] == pytest.approx(
         axes.transData.transform((1024, 0))[0] - axes.transData.transform((512, 0))[0]
     )  # each doubling is as wide
-    assert "owl" in axes.get_title()
 
 
-def test_an_evaluation_has_bits_per_byte_on_the_right():
-    figure = plot_evaluation("owl", [128, 1024], SCORES, trained=128)
-    figure.draw_without_rendering()
-    [axes] = figure.axes
-    [right] = axes.child_axes
-    assert SCORES[1][1].bits_per_byte / SCORES[1][1].loss == pytest.approx(0.5 / math.log(2))
-    assert right.get_ylim() == pytest.approx([nats * 0.5 / math.log(2) for nats in axes.get_ylim()])
+@pytest.mark.parametrize(("name", "line"), [("$^$", {16: 3.0}), ("\udcff", {1: 0.0, 1 << 24: 0.0})])
+def test_any_line_can_be_drawn(name, line, tmp_path):
+    save_figure(plot_contexts(name, {name: line}, trained=16), tmp_path / "contexts.png")
+    assert (tmp_path / "contexts.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize(("name", "contexts", "nats"), [("$^$", [16], 3.0), ("\udcff", [1, 1 << 24], 0.0)])
-def test_any_evaluation_can_be_drawn(name, contexts, nats, tmp_path):
-    scores = [(Score(nats, 2, 4), Score(nats, 2, 4)) for _ in contexts]
-    save_figure(plot_evaluation(name, contexts, scores, trained=16), tmp_path / "evaluation.png")
-    assert (tmp_path / "evaluation.png").read_bytes().startswith(b"\x89PNG")
+def test_lines_are_read_from_a_file(tmp_path):
+    rows = [f"{name},{context},{bits}" for name, line in LINES.items() for context, bits in line.items()]
+    (tmp_path / "lines.csv").write_text("\n".join(["name,context,bits_per_byte", *rows]) + "\n")
+    assert read_contexts(tmp_path / "lines.csv") == LINES
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        None,
+        "",
+        "name,context,bits_per_byte\n",
+        "name,context\na,1\n",
+        "name,context,bits_per_byte\na,far,1\n",
+        '"' + "x" * 200_000,
+    ],
+)
+def test_a_file_without_lines_is_explained(content, tmp_path):
+    if content is not None:
+        (tmp_path / "lines.csv").write_text(content)
+    with pytest.raises(UserError, match=r"lines\.csv.* expected .*name, context and bits_per_byte"):
+        read_contexts(tmp_path / "lines.csv")
 
 
 # ---- inside a model ----
@@ -213,56 +254,8 @@ def test_the_title_of_the_next_tokens_has_the_end_of_a_long_prompt(tiny):
     assert title.startswith("what comes after …") and title.endswith("the dog ran home'") and len(title) < 100
 
 
-@pytest.mark.parametrize(("layer", "head", "slope"), [(1, 1, "0.25"), (2, 1, "0.25"), (1, 3, "0.0156")])
-def test_the_attention_of_a_layer_and_head_stands_beside_the_bias_of_the_head(tiny, layer, head, slope):
-    model, tokenizer = tiny
-    figure = plot_attention(model, tokenizer, "the dog", layer, head)
-    figure.draw_without_rendering()
-    left, right, *_ = figure.axes
-    ids = [tokenizer.eot_id, *tokenizer.encode("the dog")]
-    weights = attention_weights(model, ids)[layer - 1, head - 1].numpy()
-    future = np.triu(np.ones_like(weights, dtype=bool), 1)
-    [drawn], [bias] = left.images, right.images
-    np.testing.assert_array_equal(drawn.get_array().filled(-1), np.where(future, -1, weights))
-    i, j = np.indices(weights.shape)
-    np.testing.assert_allclose(bias.get_array().filled(1), np.where(future, 1, -(4.0**-head) * (i - j)))  # of 4 heads
-    assert drawn.get_clim() == (0, 1) and bias.get_clim() == (-8, 0)  # always, so that heads can be compared
-    assert figure.get_suptitle() == f"layer {layer} of 2, head {head} of 4, slope {slope}"
-    assert slope in right.get_title()
-    words = [token_label(tokenizer, token_id) for token_id in ids]
-    assert labels(left.xaxis) == labels(left.yaxis) == labels(right.xaxis) == words and words[0] == "<|endoftext|>"
-
-
-def test_two_heads_do_not_look_alike(tiny, tmp_path):
-    for head in (1, 4):
-        save_figure(plot_attention(*tiny, "the dog $^$ ran\udcff", 2, head), tmp_path / f"{head}.png")
-    assert (tmp_path / "1.png").read_bytes() != (tmp_path / "4.png").read_bytes()
-
-
 def test_a_token_that_looks_like_a_formula_is_drawn_as_it_is(tmp_path):
     tokenizer = Tokenizer.train_from_iterator(["$^$"] * 3, 259)
-    model = tiny_model(259)
     assert [tokenizer.token_bytes(token_id) for token_id in tokenizer.encode("$^$")] == [b"$^$"]
-    save_figure(plot_next_tokens(model, tokenizer, "$^$", 259), tmp_path / "next.png")
-    save_figure(plot_attention(model, tokenizer, "$^$"), tmp_path / "attention.png")
-
-
-def test_the_map_of_a_long_text_has_positions_and_no_tokens(tiny):
-    figure = plot_attention(*tiny, "the dog ran home. " * 20)
-    figure.draw_without_rendering()
-    assert "0" in labels(figure.axes[0].xaxis) and "<|endoftext|>" not in labels(figure.axes[0].xaxis)
-
-
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"layer": 0}, "layer = 0: expected 1 to 2"),
-        ({"layer": 3}, "layer = 3: expected 1 to 2"),
-        ({"head": 0}, "head = 0: expected 1 to 4"),
-        ({"head": 5}, "head = 5: expected 1 to 4"),
-        ({"text": "x" * 3000}, r"the text has \d+ tokens: expected at most 1024"),
-    ],
-)
-def test_an_attention_that_cannot_be_drawn_is_explained(tiny, changed, message):
-    with pytest.raises(UserError, match=message):
-        plot_attention(*tiny, **{"text": "the dog"} | changed)
+    save_figure(plot_next_tokens(tiny_model(259), tokenizer, "$^$", 259), tmp_path / "next.png")
+    assert (tmp_path / "next.png").exists()

@@ -204,7 +204,7 @@ def test_a_model_that_gives_no_finite_numbers_is_said_to_be_damaged():
 
 
 def test_no_prompts_are_refused(model):
-    with pytest.raises(UserError, match="there is no prompt"):
+    with pytest.raises(UserError, match="prompts is empty"):
         generate_batch(model, [])
 
 

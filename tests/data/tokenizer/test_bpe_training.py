@@ -246,7 +246,7 @@ def test_a_vocab_size_too_small_for_bytes_and_special_tokens_is_refused(vocab_si
     refused(lambda: Tokenizer.train_from_iterator([TEXT], vocab_size, special_tokens=(EOT, "a", "b")), vocab_size, 259)
 
 
-@pytest.mark.parametrize("vocab_size", [257 + 4, 1000, 10**9, 10**30])
+@pytest.mark.parametrize("vocab_size", [257 + 4, 1000, 10**9, 10**18])
 def test_a_vocab_size_above_what_the_text_can_give_is_refused(vocab_size):
     refused(lambda: Tokenizer.train_from_iterator(["abcd"], vocab_size), vocab_size, 257 + 3)
 

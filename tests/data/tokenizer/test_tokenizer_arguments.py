@@ -13,7 +13,6 @@ from oracles import examples
 from alilama import _bpe
 from alilama.common.errors import UserError
 from alilama.data import tokenizer as tokenizer_module
-from alilama.data.formats import unportable_part
 from alilama.data.tokenizer import MAX_PATTERN, PATTERNS, Tokenizer
 
 EOT = "<|endoftext|>"
@@ -319,24 +318,51 @@ def test_the_time_that_other_threads_take_is_not_counted(monkeypatch):
     assert tok.decode(tok.encode("some words " * 1000)) == "some words " * 1000
 
 
+@pytest.mark.parametrize(
+    ("pattern", "is_fast"),
+    [
+        (r" ?\p{L}+|\s", True),
+        (r"\w+|\W", True),
+        (r"\p{N}{1,3}(?=(?:\p{N}{3})*\b)|(?<=\d)\D| ?\p{L}+|\s+(?=\S)|\s+|.", True),
+        (r"(?=\p{Lu})|\p{L}+|\s", False),  # a match of empty text
+        (r"(.)\1|\w+|\s", False),
+        (r"(?m)^\w+|\W", False),
+        (r"(?<=a)|[(?!-#]", False),  # what the test of the pattern makes of it is no expression
+    ],
+)
+def test_which_patterns_take_many_pieces_at_once(pattern, is_fast):
+    tok, text = Tokenizer([], pattern=pattern), 'Abc 12345 aab!" eé\n' * 300
+    pieces = tok._cut(text.encode())
+    assert len(pieces) > 1000 and b"".join(pieces) == text.encode()
+    assert (tok._many_pieces is not None) == is_fast
+    expected, end = [], 0
+    for found in regex.finditer(pattern, text):
+        expected += [text[end : found.start()], found[0]]
+        end = found.end()
+    assert pieces == [piece.encode() for piece in [*expected, text[end:]] if piece]
+
+
 PARTS = [r"\p{L}", r"\s", r"\w", r"[\W_]", "[ab]", "[^ab]", "a", "b", " ", r"\d", r"\S", "."]
-PARTS = st.sampled_from([*PARTS, r"\s+(?!\S)", "(?i:'s|'t|'re|'ve|'m|'ll|'d)"])
+PARTS = st.sampled_from([*PARTS, r"\s+(?!\S)", "(?i:'s|'t|'re|'ve|'m|'ll|'d)", r"\b", r"\B"])
 REPEATS = st.sampled_from(["", "", "?", "*", "+", "+?", "++", "{1,3}"])
 
 
 def grown(inner: st.SearchStrategy) -> st.SearchStrategy:
     choice = st.tuples(st.sampled_from(["(", "(?:"]), inner, inner).map(lambda three: f"{three[0]}{three[1]}|{three[2]})")
-    return st.one_of(st.tuples(inner, inner).map("".join), st.tuples(choice, REPEATS).map("".join), inner.map("(?>{})".format))
+    around = st.tuples(st.sampled_from(["(?=", "(?!", "(?<=", "(?<!"]), inner, st.just(")")).map("".join)
+    return st.one_of(
+        st.tuples(inner, inner).map("".join), st.tuples(choice, REPEATS).map("".join), inner.map("(?>{})".format), around
+    )
 
 
-@examples(300)
+@examples(400)
 @given(st.recursive(st.tuples(PARTS, REPEATS).map("".join), grown, max_leaves=5), st.text("aab  \n's1é!\udc80", max_size=150))
 def test_many_pieces_at_once_are_those_that_are_found_one_by_one(pattern, text):
     try:
         tok = Tokenizer([], pattern=pattern)
     except UserError:
         return
-    assume(unportable_part(tok._compiled) is None or r"\w" in pattern.lower())
+    assume(tok._many_pieces is not None)
     try:
         expected, end = [], 0
         for found in regex.finditer(pattern, text, timeout=1):
@@ -345,5 +371,4 @@ def test_many_pieces_at_once_are_those_that_are_found_one_by_one(pattern, text):
         pieces = tok._cut(text.encode("utf-8", "surrogateescape"))
     except TimeoutError:
         return
-    assert tok._many_pieces is not None or r"\w" in pattern.lower()
     assert pieces == [piece.encode("utf-8", "surrogateescape") for piece in [*expected, text[end:]] if piece]
