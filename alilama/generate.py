@@ -35,7 +35,8 @@ def main(argv: list[str]):
     if picture is not None and (len(prompts) > 1 or tokenizer.frame is not None):
         raise UserError("--picture draws one text: expected one --prompt, and a model that goes on from it")
     with told_how_far() as settings["on_read"]:
-        texts = stream_texts(model, tokenizer, prompts, **settings)
+        cut = []
+        texts = stream_texts(model, tokenizer, prompts, on_cut=cut.extend, **settings)
         first = next(texts)  # a mistake in the arguments is said before anything is printed
     prompts = prompts if tokenizer.frame is None else [""] * len(prompts)  # which are answered, not gone on from
     if len(prompts) == 1:
@@ -49,6 +50,9 @@ def main(argv: list[str]):
             save_picture(model, tokenizer, text, picture)
     else:
         print(*("".join(parts) for parts in zip(prompts, first, *texts, strict=True)), sep="\n\n")
+    if cut:
+        which = "" if len(prompts) == 1 else f" text {', '.join(str(row + 1) for row in cut)}"
+        print(f"(Cut off{which} after {settings['max_new_tokens']:,} tokens: --max_new_tokens.)", file=sys.stderr)
 
 
 def save_picture(model: Model, tokenizer: Tokenizer, text: str, path: Path):

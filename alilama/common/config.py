@@ -152,7 +152,7 @@ class Config:
 
     @property
     def teacher_dirs(self) -> list[Path]:
-        return [Path(name) for name in (self.teacher or "").split(",") if name]
+        return [] if self.teacher is None else [Path(name.strip()) for name in self.teacher.split(",")]
 
 
 def usual_heads(d_model: int) -> int:

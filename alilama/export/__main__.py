@@ -42,7 +42,9 @@ def main(argv: list[str]):
 def check_files(files: dict[str, Path]):
     """Raises UserError where nothing is to be written, or over something else."""
     if not files:
-        raise UserError(f"nothing is to be written: give {', '.join(f'--{name} {kind_of(name)}' for name in FORMATS)}, or several of them")
+        raise UserError(
+            f"nothing is to be written: give {', '.join(f'--{name} {kind_of(name)}' for name in FORMATS)}, or several of them"
+        )
     for name, file in files.items():
         if name in FOLDERS and file.exists():
             raise UserError(f"--{name} {file}: it exists, so it may be something else; remove it first, or name another folder")

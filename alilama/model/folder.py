@@ -24,7 +24,7 @@ from alilama.data.tokenizer import Tokenizer
 from alilama.model.attention import ALIBI_BIAS_MAX
 from alilama.model.model import ARCHITECTURE, Model, ModelConfig, block_weights, weight_shapes
 
-PRETRAINED = "models/alilama_2M"  # the model that is part of the repository
+PRETRAINED = "models/alilama_7M"  # the model that is part of the repository and taken where none is named
 CHECKSUM = "alilama_sha256"  # of the weights, in the metadata of their file
 PREFIX = "transformer."  # of every weight's name in an MPT file
 LARGEST_HALF = torch.finfo(torch.float16).max

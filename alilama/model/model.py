@@ -124,9 +124,8 @@ class Ensemble(nn.Module):
         self.models = nn.ModuleList(models)
         shapes = [model.config for model in models]
         # Of a model that holds in memory what all of them do, one after the other.
-        self.config = replace(
-            shapes[0], d_model=sum(shape.d_model for shape in shapes), hidden_dim=max(shape.hidden_dim for shape in shapes)
-        )
+        width, hidden_dim = sum(shape.d_model for shape in shapes), max(shape.hidden_dim for shape in shapes)
+        self.config = replace(shapes[0], d_model=width, hidden_dim=hidden_dim, num_heads=1)  # which divides any width
         self.wte = nn.Embedding.from_pretrained(torch.cat([model.wte.weight for model in models], dim=1) / len(models))
 
     def hidden(self, ids: torch.Tensor) -> torch.Tensor:

@@ -201,6 +201,6 @@ def sample_in(line: bytes) -> dict[str, object] | None:
     if not all(0 <= row[name] < 2**63 for name in ("step", "tokens")):
         return None
     score = row.get("val_bits_per_byte")
-    is_score = isinstance(score, int | float) and 0 <= score < math.inf
+    is_score = isinstance(score, int | float) and 0 <= score < 2**63
     names = {*SAMPLE_TYPES, "val_bits_per_byte"} if is_score else {*SAMPLE_TYPES}
     return {name: value for name, value in row.items() if name in names}

@@ -88,7 +88,7 @@ def check_arguments(model: Model, tokenizer: Tokenizer, ids: np.ndarray, context
         raise UserError(f"ids = {shown(ids)}: expected one dimension of ids from 0 to {vocab_size - 1}")
     expect("context", context, Integral)
     expect("stride", stride, Integral, NoneType)
-    if context < 1 or not 1 <= (stride or context) <= context or stride == 0:
+    if context < 1 or (stride is not None and not 1 <= stride <= context):
         raise UserError(
             f"context = {context}, stride = {stride}: expected at least 1 of both, and a stride of at most the context"
         )

@@ -2,6 +2,8 @@
 
 import itertools
 import math
+from numbers import Integral
+from types import NoneType
 
 import torch
 from matplotlib.axes import Axes
@@ -10,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Arc
 
-from alilama.common.errors import UserError
+from alilama.common.errors import UserError, expect
 from alilama.data.tokenizer import Tokenizer
 from alilama.model.attention import linear_bias
 from alilama.model.model import Model
@@ -38,6 +40,7 @@ def plot_attention(model: Model, tokenizer: Tokenizer, text: str, layer: int | N
     """
     blocks, H = model.config.blocks, model.config.num_heads
     for name, number, largest in (("layer", layer, blocks), ("head", head, H)):
+        expect(name, number, Integral, NoneType)
         if number is not None and not 1 <= number <= largest:
             raise UserError(f"{name} = {number}: expected 1 to {largest}, for the model has {largest}")
     ids = tokenizer.encode_document(text)

@@ -62,7 +62,7 @@ def piece_probabilities(model: Model, tokenizer: Tokenizer, text: str) -> Iterat
 
 def surprise(probability: float) -> float:
     """Returns how surprising a token was: 0 where it was certain, 1 where its probability was 2^-MAX_SURPRISE_BITS or less."""
-    return min(-math.log2(probability) / MAX_SURPRISE_BITS, 1.0) if probability > 0 else 1.0
+    return min(abs(math.log2(probability)) / MAX_SURPRISE_BITS, 1.0) if probability > 0 else 1.0
 
 
 def text_logits(model: Model, ids: list[int], positions: slice) -> torch.Tensor:

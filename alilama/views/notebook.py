@@ -28,6 +28,7 @@ except ImportError:
     raise UserError("the notebook needs the package ipywidgets: pip install ipywidgets, then restart the kernel") from None
 
 UPDATES_PER_S = 20  # at most, of what is shown while a story is written
+CUT_OFF = "<p><i>(cut off at the longest length, max_new_tokens)</i></p>"
 PIECE_COLOURS = ("rgba(66, 133, 244, 0.22)", "rgba(245, 166, 35, 0.28)")  # blue and orange
 DARKEST = 0.7  # opacity at which text is still readable
 RARE = 0.01  # tokens less likely than this are bold too
@@ -68,9 +69,10 @@ def write_story(model: Model, tokenizer: Tokenizer, prompt: str = "", **settings
 
     Interrupting the kernel ends it early.
     """
-    show, pieces, start = show_live(), [], shown_before(tokenizer, prompt)
+    show, pieces, start, cut = show_live(), [], shown_before(tokenizer, prompt), []
     with suppress(KeyboardInterrupt):
-        stream_into(pieces, stream_text(model, tokenizer, prompt, **settings), lambda: show(story_html(start, pieces)))
+        written = stream_text(model, tokenizer, prompt, on_cut=cut.extend, **settings)
+        stream_into(pieces, written, lambda: show(story_html(start, pieces) + CUT_OFF * bool(cut)))
     return start + "".join(pieces)
 
 
@@ -182,16 +184,16 @@ def story_writer(model: Model, tokenizer: Tokenizer, prompt: str = "") -> Panel:
 
     def write(_):
         button.disabled = True  # clicks would queue up while the kernel writes
-        start, pieces = text.value, []
+        start, pieces, cut = text.value, [], []
         settings = {name: slider.value for name, slider in sliders.items()}
         settings |= {field.name: settings[field.name] or None for field in fields(Sampling) if field.default is None}
 
         def show():
-            output.value = story_html(shown_before(tokenizer, start), pieces)
+            output.value = story_html(shown_before(tokenizer, start), pieces) + CUT_OFF * bool(cut)
 
         try:
             with suppress(KeyboardInterrupt):
-                stream_into(pieces, stream_text(model, tokenizer, start, **settings), show)
+                stream_into(pieces, stream_text(model, tokenizer, start, on_cut=cut.extend, **settings), show)
         except UserError as error:
             output.value = TEXT.format(escape(f"Error: {error}"))
         finally:

@@ -121,9 +121,12 @@ def read_contexts(path: str | os.PathLike) -> dict[str, dict[int, float]]:
     """
     lines = defaultdict(dict)
     try:
-        with open(path, newline="", encoding="utf-8") as file:
+        with open(path, newline="", encoding="utf-8-sig") as file:
             for row in csv.DictReader(file):
-                lines[row["name"]][int(row["context"])] = float(row["bits_per_byte"])
+                context, bits = int(row["context"]), float(row["bits_per_byte"])
+                if context < 1 or not math.isfinite(bits):
+                    raise ValueError(f"found {context} and {bits}")
+                lines[row["name"]][context] = bits
     except (OSError, csv.Error, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: expected a CSV file with the columns name, context and bits_per_byte ({error})") from None
     if not lines:

@@ -79,13 +79,14 @@ def stream_batch(
     stop_ids: Collection[int] = (),
     context: int | None = None,
     on_read: OnRead = say_nothing,
+    on_cut: Callable[[list[int]], None] | None = None,
     **sampling,
 ) -> Iterator[list[int | None]]:
     """Yields the next id of each of `prompts`, step by step, None where a text has ended, until all have.
 
     The model should be in evaluation mode. A text ends before one of `stop_ids` or after `max_new_tokens`. With a `context`
     of N a token sees the N last ones only, and a text of any length takes the same memory. `on_read` is told now and then how
-    many tokens of the prompts have been read, and of how many. `sampling` is that of `Sampling`. The same seed gives the same
+    many tokens of the prompts have been read, and of how many, `on_cut` at the end which texts stopped at `max_new_tokens`. `sampling` is that of `Sampling`. The same seed gives the same
     ids on the same device; without one they differ each time. Raises UserError for a value out of range.
     """
     expect("model", model, Model)
@@ -115,6 +116,8 @@ def stream_batch(
         if all(ended):
             return
         yield [None if end else id for end, id in zip(ended, ids, strict=True)]
+    if on_cut is not None:
+        on_cut([row for row, end in enumerate(ended) if not end])
 
 
 def to_ids(prompts: Sequence[Sequence[int]]) -> list[list[int]]:

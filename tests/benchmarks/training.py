@@ -44,9 +44,10 @@ from alilama.training.optim import make_optimizers
 from alilama.training.trainer import Trainer, choose_precision, state_bytes, step_bytes
 
 ROOT = Path(__file__).resolve().parents[2]
-SHAPES = {  # d_model, blocks, heads, vocabulary; the last two as in llama2.c
+SHAPES = {  # d_model, blocks, heads, vocabulary; 15M and 110M as in llama2.c
     "470K": (64, 4, 8, 4096),
     "2M": (128, 8, 8, 4096),
+    "7M": (256, 8, 8, 4096),
     "15M": (288, 6, 6, 32_000),
     "110M": (768, 12, 12, 32_000),
 }

@@ -48,3 +48,13 @@ def test_weights_that_16_bits_do_not_hold_are_refused_and_nothing_is_written(tok
     with pytest.raises(UserError, match=r"wte.* has a weight of 70000, too large for float16"):
         write_half(tmp_path / "whole", tmp_path / "half")
     assert not (tmp_path / "half").exists()
+
+
+def test_a_folder_that_exists_stays_as_it_is(tokenizer, tmp_path):
+    model = tiny_model(tokenizer.vocab_size)
+    save_description(tmp_path, model.config, tokenizer)
+    save_weights(tmp_path, model)
+    before = (tmp_path / "model.safetensors").read_bytes()
+    with pytest.raises(UserError, match="exists; remove it first, or name another folder"):
+        write_half(tmp_path, tmp_path)
+    assert (tmp_path / "model.safetensors").read_bytes() == before

@@ -227,13 +227,14 @@ def test_gelu_is_exact_and_not_the_tanh_formula():
 
 
 def test_the_logits_of_an_ensemble_are_the_mean_of_its_models():
-    models = [tiny_model(VOCAB), tiny_model(VOCAB, seed=1, d_model=64, blocks=1), tiny_model(VOCAB, seed=2, hidden_dim=256)]
+    odd = {"d_model": 54, "num_heads": 6, "blocks": 1}  # heads that do not divide the width of all
+    models = [tiny_model(VOCAB, seed=1, **odd), tiny_model(VOCAB), tiny_model(VOCAB, seed=2, hidden_dim=256)]
     ensemble, ids = Ensemble(models), random_ids(2, 8)
     found = F.linear(ensemble.hidden(ids), ensemble.wte.weight)
     torch.testing.assert_close(found, torch.stack([model(ids) for model in models]).mean(0))
     assert ensemble.num_parameters() == sum(model.num_parameters() for model in models)
     shapes = [model.config for model in models]
-    assert (ensemble.config.d_model, ensemble.config.hidden_dim) == (shapes[0].d_model + 64 + shapes[2].d_model, 256)
+    assert (ensemble.config.d_model, ensemble.config.hidden_dim) == (54 + shapes[1].d_model + shapes[2].d_model, 256)
 
 
 def test_a_teacher_of_another_shape_makes_up_its_share_of_the_targets_and_gets_no_gradients():

@@ -119,11 +119,11 @@ def test_the_picture_is_where_the_command_says(printed, model_folder, tmp_path):
 @pytest.mark.parametrize("named", [True, False])
 def test_the_picture_of_the_model_of_the_repository_goes_into_the_current_folder(named, run_here, tmp_path, capsys):
     (tmp_path / "valid.txt").write_text(TEXT, encoding="utf-8")
-    committed = files_of(ROOT / "models" / "alilama_2M")
-    model = [ROOT / "models" / "alilama_2M"] if named else []
+    committed = files_of(ROOT / "models" / "alilama_7M")
+    model = [ROOT / "models" / "alilama_7M"] if named else []
     run_here("alilama.evaluate", *model, "--data", "valid.txt")
     assert capsys.readouterr().out.splitlines()[-1] == "picture: evaluation.png"
-    assert (tmp_path / "evaluation.png").exists() and files_of(ROOT / "models" / "alilama_2M") == committed
+    assert (tmp_path / "evaluation.png").exists() and files_of(ROOT / "models" / "alilama_7M") == committed
 
 
 def test_the_picture_has_both_ways_and_lines_of_others(printed, tmp_path, monkeypatch, model, tokenizer, ids):

@@ -52,7 +52,8 @@ def test_the_command_writes_the_prompt_and_then_the_text(run, model_folder, mode
         )
     )
     assert text
-    assert (result.returncode, result.stdout, result.stderr) == (0, f"Once upon a time, Zoë{text}\n", "")
+    said = "(Cut off after 30 tokens: --max_new_tokens.)\n"
+    assert (result.returncode, result.stdout, result.stderr) == (0, f"Once upon a time, Zoë{text}\n", said)
 
 
 def test_the_picture_is_that_of_the_text(run_here, model_folder, model, tokenizer, tmp_path, capsys):
@@ -71,7 +72,7 @@ def test_the_command_writes_a_text_for_every_prompt(run_here, model_folder, mode
         "".join(pieces)
         for pieces in zip(prompts, *stream_texts(model, tokenizer, prompts, seed=3, max_new_tokens=9), strict=True)
     ]
-    assert capsys.readouterr() == ("\n\n".join(texts) + "\n", "")
+    assert capsys.readouterr() == ("\n\n".join(texts) + "\n", "(Cut off text 1, 2 after 9 tokens: --max_new_tokens.)\n")
 
 
 def test_the_command_writes_to_a_terminal_that_lacks_a_character(run, model_folder):
@@ -110,7 +111,7 @@ def test_without_a_folder_the_model_of_the_repository_writes_from_anywhere(run_h
     run_here("alilama.generate", "--max_new_tokens=3", "--seed=1")
     there = capsys.readouterr().out
     assert len(there) > 3
-    shutil.copytree(model_folder, tmp_path / "models" / "alilama_2M")  # one in the current folder comes first
+    shutil.copytree(model_folder, tmp_path / "models" / "alilama_7M")  # one in the current folder comes first
     run_here("alilama.generate", "--max_new_tokens=3", "--seed=1")
     assert capsys.readouterr().out != there
 

@@ -128,7 +128,8 @@ def test_a_model_with_another_tokenizer_is_no_start(owl, train_refused, run_here
 
 def test_a_model_that_is_not_there_is_no_start(train_refused, refusal, text_file):
     assert "missing" in train_refused(init_from="models/missing")
-    assert "missing" in train_refused(teacher="models/missing")
+    for teacher in ("models/missing", "models/missing,models/missing", ",", ""):
+        assert "is not a model folder" in train_refused(teacher=teacher)
     assert "missing" in refusal("tokenize_data.py", f"--data_files={text_file}", "--init_from=models/missing", "--tokens_dir=t")
 
 

@@ -231,7 +231,7 @@ def test_damaged_samples_are_set_aside_with_a_word_and_the_others_kept(line, tmp
     assert len(said) == 1 and "it is samples.damaged.jsonl now" in said[0]
 
 
-@pytest.mark.parametrize("score", ["NaN", "Infinity", "-1", '"1.5"', "null"])
+@pytest.mark.parametrize("score", ["NaN", "Infinity", "-1", '"1.5"', "null", "1" + "0" * 400])
 def test_a_score_that_is_no_number_is_missing_and_the_sample_kept(score, tmp_path):
     sample = json.dumps(SAMPLES[1]).replace("1.5", score)
     write_text(tmp_path, "samples.jsonl", f"{sample}\n")

@@ -258,6 +258,8 @@ def test_only_the_tokenizer_of_a_model_with_a_frame_or_without_is_taken(
     save_weights(tmp_path / "framed", extended)
     config.teacher = str(tmp_path / "framed")
     assert load_teacher(config, tokenizer.with_frame(), "cpu").config == extended.config
+    config.teacher = f"{tmp_path / 'framed'}, {tmp_path / 'framed'}"
+    assert len(load_teacher(config, tokenizer.with_frame(), "cpu").models) == 2
     for tokens in (tokenizer, other_tokenizer.with_frame()):
         with pytest.raises(UserError, match="has another tokenizer than"):
             start_from(tmp_path / "framed", tokens, config)

@@ -132,6 +132,8 @@ def test_a_token_that_looks_like_a_formula_is_drawn_as_it_is(tmp_path):
         ({"layer": 3}, "layer = 3: expected 1 to 2"),
         ({"head": 0}, "head = 0: expected 1 to 4"),
         ({"head": 5}, "head = 5: expected 1 to 4"),
+        ({"head": 1.5}, "head = 1.5: expected a whole number"),
+        ({"layer": "1"}, "layer = '1': expected a whole number"),
         ({"text": "x" * 3000}, r"the text has \d+ tokens: expected at most 1024"),
     ],
 )

@@ -134,6 +134,7 @@ def test_an_empty_text_has_no_pieces(tiny):
 
 def test_surprise_grows_with_the_bits_and_ends_at_1():
     assert [surprise(probability) for probability in (1, 0.5, 0.125, 2**-10, 1e-9, 0)] == pytest.approx([0, 0.1, 0.3, 1, 1, 1])
+    assert str(surprise(1)) == "0.0"  # and not -0.0, which a page would show
 
 
 def test_the_most_telling_head_looks_far_back_at_words_and_not_always_at_the_same(tiny):

@@ -184,9 +184,10 @@ def test_any_line_can_be_drawn(name, line, tmp_path):
     assert (tmp_path / "contexts.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_lines_are_read_from_a_file(tmp_path):
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])  # a spreadsheet's has a byte order mark
+def test_lines_are_read_from_a_file(encoding, tmp_path):
     rows = [f"{name},{context},{bits}" for name, line in LINES.items() for context, bits in line.items()]
-    (tmp_path / "lines.csv").write_text("\n".join(["name,context,bits_per_byte", *rows]) + "\n")
+    (tmp_path / "lines.csv").write_text("\n".join(["name,context,bits_per_byte", *rows]) + "\n", encoding=encoding)
     assert read_contexts(tmp_path / "lines.csv") == LINES
 
 
@@ -198,6 +199,8 @@ def test_lines_are_read_from_a_file(tmp_path):
         "name,context,bits_per_byte\n",
         "name,context\na,1\n",
         "name,context,bits_per_byte\na,far,1\n",
+        "name,context,bits_per_byte\na,0,1\n",
+        "name,context,bits_per_byte\na,16,nan\n",
         '"' + "x" * 200_000,
     ],
 )

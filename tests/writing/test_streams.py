@@ -88,7 +88,9 @@ def test_rows_of_a_batch_end_one_by_one(model):
     prompts = [[5, 80, 300], [7], [9, 10]]
     full = generate_batch(model, prompts, max_new_tokens=30, temperature=0)
     stop = next(id for id in full[0] if id not in full[1])
-    steps = list(stream_batch(model, prompts, max_new_tokens=30, temperature=0, stop_ids=[stop]))
+    cut = []
+    steps = list(stream_batch(model, prompts, max_new_tokens=30, temperature=0, stop_ids=[stop], on_cut=cut.extend))
+    assert 1 in cut and cut == [row for row, whole in enumerate(full) if stop not in whole]
     for row, whole in zip(zip(*steps, strict=True), full, strict=True):
         expected = whole[: whole.index(stop)] if stop in whole else whole
         assert list(row) == expected + [None] * (len(steps) - len(expected))
@@ -105,8 +107,9 @@ def test_rows_that_stay_go_on_as_if_none_had_ended(model):
 
 
 def test_a_batch_that_ends_at_once_is_empty(model):
-    first = generate_batch(model, [[5]], max_new_tokens=1, temperature=0)[0][0]
-    assert generate_batch(model, [[5]], temperature=0, stop_ids=[first]) == [[]]
+    first, cut = generate_batch(model, [[5]], max_new_tokens=1, temperature=0)[0][0], []
+    assert generate_batch(model, [[5]], temperature=0, stop_ids=[first], on_cut=cut.append) == [[]]
+    assert not cut
 
 
 def test_a_text_in_a_context_is_that_of_a_model_that_sees_no_more(model):
