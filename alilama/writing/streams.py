@@ -84,10 +84,11 @@ def stream_batch(
 ) -> Iterator[list[int | None]]:
     """Yields the next id of each of `prompts`, step by step, None where a text has ended, until all have.
 
-    The model should be in evaluation mode. A text ends before one of `stop_ids` or after `max_new_tokens`. With a `context`
-    of N a token sees the N last ones only, and a text of any length takes the same memory. `on_read` is told now and then how
-    many tokens of the prompts have been read, and of how many, `on_cut` at the end which texts stopped at `max_new_tokens`. `sampling` is that of `Sampling`. The same seed gives the same
-    ids on the same device; without one they differ each time. Raises UserError for a value out of range.
+    The model should be in evaluation mode. A text ends before one of `stop_ids` or after `max_new_tokens`; `on_cut` is told at
+    the end which rows did the latter. With a `context` of N a token sees the N last ones only, and a text of any length takes
+    the same memory. `on_read` is told now and then how many tokens of the prompts have been read, and of how many. `sampling`
+    is that of `Sampling`. The same seed gives the same ids on the same device; without one they differ each time. Raises
+    UserError for a value out of range.
     """
     expect("model", model, Model)
     prompts = to_ids(prompts)
