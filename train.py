@@ -395,10 +395,14 @@ def memorizing_advice(rows: list[dict[str, float]], run: Run, num_parameters: in
 
 
 def write_story(model: Model, tokenizer: Tokenizer, config: Config) -> str:
+    """Returns the sample; where memory does not hold one, says so in its place, for that is no reason to end the training."""
     was_training = model.training
     model.eval()
     sampling = {"max_new_tokens": STORY_TOKENS, "temperature": STORY_TEMPERATURE, "seed": config.seed}
-    text = "".join(stream_text(model, tokenizer, config.sample_prompt, **sampling))
+    try:
+        text = "".join(stream_text(model, tokenizer, config.sample_prompt, **sampling))
+    except UserError as error:
+        text = f" (no text: {error})"
     model.train(was_training)
     return shown_before(tokenizer, config.sample_prompt) + text
 

@@ -70,11 +70,12 @@ def describe(stages: Sequence[Sample], count: int) -> str:
 def draw_stage(number: int, stages: Sequence[Sample]) -> str:
     """Returns a stage as a part of the page: when it was, how good it was, and what it wrote, the prompt in bold."""
     stage = stages[number]
+    x = place(stage["tokens"], stages)
     prompt, story = escape(stage["prompt"]), escape(stage["story"])
     if story.startswith(prompt):
         story = f"<b>{prompt}</b>{story[len(prompt) :]}"
     return (
-        f'<section class="stage" id="stage{number}" data-x="{place(stage, stages):.1f}">\n<h2>{title_of(stage)}</h2>\n'
+        f'<section class="stage" id="stage{number}" data-x="{x:.1f}">\n<h2>{title_of(stage)}</h2>\n'
         f'<p>{score_of(stage, stages)}</p>\n<div class="story" lang="" dir="auto">{story}</div>\n</section>'
     )
 
@@ -90,9 +91,13 @@ def score_of(stage: Sample, stages: Sequence[Sample]) -> str:
     return ", ".join(parts)
 
 
-def place(stage: Sample, stages: Sequence[Sample]) -> float:
-    """Returns where a stage is from left to right on the curve."""
-    return LEFT + (RIGHT - LEFT) * stage["tokens"] / max(1, *(stage["tokens"] for stage in stages))
+def place(tokens: float, stages: Sequence[Sample]) -> float:
+    """Returns where a number of tokens is from left to right on the curve."""
+    return LEFT + (RIGHT - LEFT) * tokens / most_tokens(stages)
+
+
+def most_tokens(stages: Sequence[Sample]) -> int:
+    return max(1, *(stage["tokens"] for stage in stages))
 
 
 def draw_curve(stages: Sequence[Sample]) -> str:
@@ -111,14 +116,14 @@ def draw_curve(stages: Sequence[Sample]) -> str:
         f'<text x="{LEFT - 6}" y="{height(row) + 4:.1f}" text-anchor="end">{row:g}</text>'
         for row in rows
     ]
-    most = max(1, *(stage["tokens"] for stage in stages))
+    most = most_tokens(stages)
     short = EngFormatter(sep="")
     lines += [
-        f'<text x="{LEFT + (RIGHT - LEFT) * tokens / most:.1f}" y="{BOTTOM + 17}" text-anchor="middle">{short(tokens)}</text>'
+        f'<text x="{place(tokens, stages):.1f}" y="{BOTTOM + 17}" text-anchor="middle">{short(tokens)}</text>'
         for tokens in ROUND.tick_values(0, most)
         if tokens <= most
     ]
-    points = [(place(stages[number], stages), height(score)) for number, score in zip(scored, scores, strict=True)]
+    points = [(place(stages[number]["tokens"], stages), height(score)) for number, score in zip(scored, scores, strict=True)]
     lines += [
         f'<text x="{(LEFT + RIGHT) / 2}" y="{HEIGHT - 8}" text-anchor="middle">tokens read</text>',
         '<text x="2" y="13">bits per byte</text>',

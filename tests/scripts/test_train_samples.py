@@ -112,3 +112,11 @@ def test_training_on_from_a_model_begins_with_its_story_and_score(owl, train_her
     before, after = read_samples(owl)[-1], read_samples(tmp_path / "models" / "wiser")[0]
     assert after["step"] == after["tokens"] == 0 and after["story"] == before["story"]
     assert after["val_bits_per_byte"] == pytest.approx(before["val_bits_per_byte"], abs=1e-4)
+
+
+def test_a_sample_that_memory_does_not_hold_does_not_end_the_training(train_here, tmp_path, monkeypatch):
+    monkeypatch.setattr("alilama.writing.streams.free_bytes", lambda device: 1)
+    train_here()
+    stories = [sample["story"] for sample in read_samples(tmp_path / "models" / "owl")]
+    assert len(stories) == 5 and all("no text: max_new_tokens = 400: " in story for story in stories)
+    assert load_state(tmp_path / "models" / "owl")["step"] == STEPS

@@ -1,6 +1,6 @@
 // A libFuzzer target over the kernels for CPUs. The first bytes of an input are shapes and lengths, the rest seeds numbers.
 // Aborts where a kernel and the formula written out in double differ by more than rounding, or where a wrong argument is not
-// refused; the sanitizers see to the rest. Run by .ci/fuzz, and by .ci/compile with tests/fuzz/main.cpp.
+// refused; the sanitizers see to the rest. Run by .ci/fuzz, and by .ci/compile with tests/faults/fuzz/main.cpp.
 
 #include <algorithm>
 #include <cmath>
