@@ -16,7 +16,7 @@ from alilama.common.errors import UserError, expect
 from alilama.data.tokenizer import Tokenizer
 from alilama.model.attention import linear_bias
 from alilama.model.model import Model
-from alilama.views.inside import attention_weights, telling_scores
+from alilama.views.inside import attention_weights, check_pair, telling_scores
 from alilama.views.pictures import token_label
 from alilama.views.story import width_of
 
@@ -38,6 +38,7 @@ def plot_attention(model: Model, tokenizer: Tokenizer, text: str, layer: int | N
     Those that are not given are where the model looks most tellingly, see `telling_scores`. Raises UserError for a layer or
     head that the model does not have, and for more than MAX_MAP_TOKENS tokens.
     """
+    check_pair(model, tokenizer)
     blocks, H = model.config.blocks, model.config.num_heads
     for name, number, largest in (("layer", layer, blocks), ("head", head, H)):
         expect(name, number, Integral, NoneType)

@@ -6,11 +6,12 @@ As in training, every text is preceded by <|endoftext|>. The model must be in ev
 import codecs
 import math
 from collections.abc import Iterator
+from numbers import Integral
 
 import torch
 import torch.nn.functional as F
 
-from alilama.common.errors import UserError
+from alilama.common.errors import UserError, expect
 from alilama.data.tokenizer import Tokenizer
 from alilama.model.attention import alibi_bias
 from alilama.model.model import Model
@@ -19,12 +20,24 @@ MAX_SURPRISE_BITS = 10  # of a token of probability 1/1024; rarer ones are no mo
 NEAR = 1  # positions before a token, where most heads look
 
 
+def check_pair(model: Model, tokenizer: Tokenizer):
+    """Raises UserError for what is no model or no tokenizer, and a tokenizer with more tokens than the model knows."""
+    expect("model", model, Model)
+    expect("tokenizer", tokenizer, Tokenizer)
+    if tokenizer.vocab_size > model.config.vocab_size:
+        raise UserError(
+            f"tokenizer has {tokenizer.vocab_size:,} tokens and model {model.config.vocab_size:,}: they do not belong together"
+        )
+
+
 @torch.inference_mode()
 def next_tokens(model: Model, tokenizer: Tokenizer, prompt: str = "", count: int = 10) -> list[tuple[int, float]]:
     """Returns the `count` most likely tokens after `prompt`, as ids and probabilities, the most likely first.
 
     Raises UserError for a special token in the prompt, and a `count` out of range.
     """
+    check_pair(model, tokenizer)
+    expect("count", count, Integral)
     if not 1 <= count <= tokenizer.vocab_size:
         raise UserError(f"count = {count}: expected 1 to {tokenizer.vocab_size}, the size of the vocabulary")
     logits = text_logits(model, tokenizer.encode_prompt(prompt), slice(-1, None))  # (1, V)
@@ -38,6 +51,7 @@ def token_probabilities(model: Model, tokenizer: Tokenizer, text: str) -> list[t
 
     Raises UserError for a special token in the text.
     """
+    check_pair(model, tokenizer)
     ids = tokenizer.encode_document(text)
     logits = text_logits(model, ids, slice(0, -1))  # (T - 1, V)
     targets = ids[1:]
@@ -50,6 +64,7 @@ def piece_probabilities(model: Model, tokenizer: Tokenizer, text: str) -> Iterat
 
     Raises UserError for an empty text, and for a special token in it.
     """
+    expect("text", text, str)
     if not text:
         raise UserError("the text is empty: expected one or more characters")
     decoder, together = codecs.getincrementaldecoder("utf-8")("replace"), 1.0

@@ -12,11 +12,11 @@ from contextlib import suppress
 from dataclasses import Field, fields
 from typing import get_args
 
-from alilama.common.errors import UserError
+from alilama.common.errors import UserError, expect, listed
 from alilama.data.tokenizer import Tokenizer
 from alilama.model.model import Model
 from alilama.views.heads import plot_attention
-from alilama.views.inside import piece_probabilities, surprise
+from alilama.views.inside import check_pair, piece_probabilities, surprise
 from alilama.views.story import LEGEND
 from alilama.writing.sampling import Sampling
 from alilama.writing.streams import shown_before, stream_text
@@ -40,6 +40,7 @@ WIDE = {"style": {"description_width": "11em"}, "layout": {"width": "36em"}}
 
 def describe(model: Model, tokenizer: Tokenizer) -> HTML:
     """Shows what a model is."""
+    check_pair(model, tokenizer)
     config = model.config
     return HTML(
         table(
@@ -69,6 +70,8 @@ def write_story(model: Model, tokenizer: Tokenizer, prompt: str = "", **settings
 
     Interrupting the kernel ends it early.
     """
+    check_pair(model, tokenizer)
+    expect("prompt", prompt, str)
     show, pieces, start, cut = show_live(), [], shown_before(tokenizer, prompt), []
     with suppress(KeyboardInterrupt):
         written = stream_text(model, tokenizer, prompt, on_cut=cut.extend, **settings)
@@ -80,7 +83,9 @@ def compare_temperatures(
     model: Model, tokenizer: Tokenizer, prompt: str = "", temperatures: Sequence[float] = (0.0, 0.5, 1.0, 1.5), **settings
 ):
     """Shows how the same start goes on at several temperatures, side by side; the rest is as in `write_story`."""
-    temperatures = list(temperatures)
+    check_pair(model, tokenizer)
+    expect("prompt", prompt, str)
+    temperatures = listed("temperatures", temperatures)
     if not temperatures:
         raise UserError("temperatures is empty: expected one or more, such as (0.5, 1.0)")
     for temperature in temperatures:
@@ -99,6 +104,8 @@ def compare_temperatures(
 def show_live() -> Callable[[str], None]:
     """Returns what shows HTML below the cell, each time in place of what it showed before."""
     handle = display(HTML(""), display_id=True)
+    if handle is None:
+        raise UserError("this shows text while it is written, in a notebook; elsewhere use stream_text")
     return lambda content: handle.update(HTML(content))
 
 
@@ -174,6 +181,8 @@ def story_writer(model: Model, tokenizer: Tokenizer, prompt: str = "") -> Panel:
 
     Interrupting the kernel ends a story early.
     """
+    check_pair(model, tokenizer)
+    expect("prompt", prompt, str)
     text = widgets.Textarea(prompt, description="start", rows=3, **WIDE)
     sliders = {field.name: sampling_slider(field) for field in fields(Sampling)} | {
         "max_new_tokens": widgets.IntSlider(256, min=1, max=1024, description="max_new_tokens", **WIDE),
@@ -213,6 +222,10 @@ def sampling_slider(field: Field) -> widgets.FloatSlider | widgets.IntSlider:
 
 def attention_viewer(model: Model, tokenizer: Tokenizer, text: str, layer: int = 1, head: int = 1) -> Panel:
     """Returns sliders for layer and head, both counted from 1, above the picture of `plot_attention`."""
+    check_pair(model, tokenizer)
+    expect("text", text, str)
+    expect("layer", layer, int)
+    expect("head", head, int)
     layers = widgets.IntSlider(layer, min=1, max=model.config.blocks, description="layer", **WIDE)
     heads = widgets.IntSlider(head, min=1, max=model.config.num_heads, description="head", **WIDE)
     picture = widgets.Image(format="png")

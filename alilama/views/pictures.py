@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 
 from alilama.common.errors import UserError
-from alilama.common.files import replacing
+from alilama.common.files import replacing, to_path
 from alilama.data.tokenizer import Tokenizer
 from alilama.model.model import Model
 from alilama.training.log import best_evaluation, read_log
@@ -31,7 +31,7 @@ def plot_log(log: str | os.PathLike) -> Figure:
 
     The cliff at the start is cut off, and passes over the text are marked. Raises UserError where `log` is not a log.csv.
     """
-    log = Path(log)
+    log = to_path("log", log)
     if not log.is_file():
         raise UserError(f"{log} is not there: train.py writes it into the folder of the model")
     rows = read_log(log)
@@ -119,7 +119,7 @@ def read_contexts(path: str | os.PathLike) -> dict[str, dict[int, float]]:
 
     Raises UserError where it is missing or anything else.
     """
-    lines = defaultdict(dict)
+    path, lines = to_path("path", path), defaultdict(dict)
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             for row in csv.DictReader(file):

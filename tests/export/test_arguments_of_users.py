@@ -6,6 +6,7 @@ ALILAMA_EXAMPLES=20000 pytest tests/export/test_arguments_of_users.py tries more
 import inspect
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,11 +21,16 @@ from alilama import Model, ModelConfig, Tokenizer, generate_batch, load_model, s
 from alilama.common.errors import UserError
 from alilama.model.folder import save_description, save_weights
 from alilama.training.scoring import encode_files, evaluate
+from alilama.views.heads import plot_attention
+from alilama.views.inside import next_tokens, token_probabilities
+from alilama.views.pictures import plot_log, plot_next_tokens, read_contexts
+from alilama.views.story import plot_story
 from alilama.writing.sampling import Sampling
 from alilama.writing.streams import stream_batch
 
 write_gguf = pytest.importorskip("alilama.export.gguf").write_gguf
 write_html = pytest.importorskip("alilama.export.html").write_html
+notebook = pytest.importorskip("alilama.views.notebook")
 
 EOT = "<|endoftext|>"
 TOKENIZER = Tokenizer.train_from_iterator([write_prose(20, seed=1)], 300)
@@ -116,6 +122,58 @@ def test_whatever_the_package_names_and_every_method_of_a_tokenizer_are_tried(ca
     methods = {name for name, value in inspect.getmembers(Tokenizer, callable) if name[0] != "_"}
     untried = {"encode_block", "with_frame", "to_tiktoken"}  # one of the rooms, and two without arguments
     assert {*alilama.__all__, *(f"Tokenizer.{name}" for name in methods - untried)} <= calls.keys()
+
+
+@pytest.fixture(scope="module")
+def module_patch():
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def views(tmp_path_factory, module_patch) -> dict[str, tuple[Callable, dict[str, object]]]:
+    """The functions of the notebook by name, each with arguments that it takes."""
+    module_patch.setattr(notebook, "display", lambda *_, **__: SimpleNamespace(update=lambda content: None))
+    folder = tmp_path_factory.mktemp("views")
+    (folder / "log.csv").write_text("step,tokens,train_loss,val_loss,val_bits_per_byte\n5,10,2.5,2.6,1.1\n")
+    (folder / "lines.csv").write_text("name,context,bits_per_byte\nours,8,1.5\n")
+    of_model, short = {"model": MODEL, "tokenizer": TOKENIZER}, {"max_new_tokens": 2, "seed": 1}
+    return {
+        "next_tokens": (next_tokens, of_model | {"prompt": "a", "count": 3}),
+        "token_probabilities": (token_probabilities, of_model | {"text": "a b"}),
+        "plot_next_tokens": (plot_next_tokens, of_model | {"prompt": "a", "count": 3}),
+        "plot_attention": (plot_attention, of_model | {"text": "a b c", "layer": 1, "head": 2}),
+        "plot_story": (plot_story, of_model | {"text": "a b"}),
+        "plot_log": (plot_log, {"log": folder / "log.csv"}),
+        "read_contexts": (read_contexts, {"path": folder / "lines.csv"}),
+        "describe": (notebook.describe, of_model),
+        "shade_text": (notebook.shade_text, of_model | {"text": "a b"}),
+        "write_story": (notebook.write_story, of_model | {"prompt": "a"} | short),
+        "compare_temperatures": (notebook.compare_temperatures, of_model | {"prompt": "a", "temperatures": [0.5]} | short),
+        "story_writer": (notebook.story_writer, of_model | {"prompt": "a"}),
+        "attention_viewer": (notebook.attention_viewer, of_model | {"text": "a b c", "layer": 1, "head": 2}),
+    }
+
+
+def test_the_arguments_of_views_that_are_changed_below_are_taken_as_they_are(views):
+    for function, arguments in views.values():
+        function(**arguments)
+
+
+@examples(150)
+@given(st.data())
+def test_every_function_of_the_notebook_computes_or_refuses_in_words(views, data):
+    function, arguments = views[data.draw(st.sampled_from(sorted(views)))]
+    name = data.draw(st.sampled_from(sorted(arguments)))
+    value = data.draw(anything)
+    if name == "max_new_tokens" and isinstance(value, int | np.integer) and value > 9:
+        value = 2**62
+    try:
+        function(**arguments | {name: value})
+    except UserError as error:
+        assert len(str(error).splitlines()) == 1 and len(str(error)) < 1000
+    except (TypeError, ValueError, OSError) as error:
+        assert str(error)
 
 
 @examples(800)
