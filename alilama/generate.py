@@ -34,6 +34,8 @@ def main(argv: list[str]):
     picture = settings.pop("picture")
     if picture is not None and (len(prompts) > 1 or tokenizer.frame is not None):
         raise UserError("--picture draws one text: expected one --prompt, and a model that goes on from it")
+    if picture is not None and (not picture.parent.is_dir() or picture.is_dir()):
+        raise UserError(f"--picture {picture}: expected the name of a file in a folder that exists")
     with told_how_far() as settings["on_read"]:
         cut = []
         texts = stream_texts(model, tokenizer, prompts, on_cut=cut.extend, **settings)

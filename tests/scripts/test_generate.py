@@ -91,6 +91,7 @@ def test_the_command_writes_to_a_terminal_that_lacks_a_character(run, model_fold
         (["--max_new_tokens=0"], "max_new_tokens = 0"),
         (["--prompt", "<|endoftext|>"], "special token"),
         (["--prompt=a", "--prompt=b", "--picture=p.png"], "--picture draws one text"),
+        (["--picture=nowhere/p.png"], "--picture nowhere/p.png: expected the name of a file in a folder that exists"),
         (["--seed", str(10**30)], "seed"),
         (["--min_p=2"], "min_p = 2"),
         (["--repetition_penalty=0"], "repetition_penalty = 0"),
