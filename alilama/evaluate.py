@@ -15,7 +15,7 @@ from alilama.common.errors import ArgumentParser, UserError, one_line_errors
 from alilama.common.progress import progress
 from alilama.data.tokenizer import Tokenizer
 from alilama.model.device import choose_device
-from alilama.model.folder import PRETRAINED, find_pretrained, load_model
+from alilama.model.folder import PRETRAINED, find_pretrained, is_shipped, load_model
 from alilama.training.card import add_evaluation
 from alilama.training.scoring import count_bytes, encode_files, evaluate, learned_of
 from alilama.views.pictures import plot_contexts, read_contexts, save_figure
@@ -30,8 +30,7 @@ def main(argv: list[str]):
     contexts = [trained] if arguments.context is None else parse_contexts(arguments.context)
     if stride is not None and not 1 <= stride <= contexts[0]:
         raise UserError(f"--stride {stride}: expected at least 1 and at most the shortest context, {contexts[0]}")
-    is_committed = folder.resolve() == find_pretrained().resolve()
-    picture = arguments.plot or (Path() if is_committed else folder) / "evaluation.png"
+    picture = arguments.plot or (Path() if is_shipped(folder) else folder) / "evaluation.png"
     if not picture.parent.is_dir() or picture.is_dir():
         raise UserError(f"--plot {picture}: expected the name of a file in a folder that exists")
     beside = {} if arguments.beside is None else read_contexts(arguments.beside)
@@ -93,8 +92,8 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         "--plot",
         type=Path,
         metavar="FILE.png",
-        help=f"where the picture goes [evaluation.png in the model's folder; for {PRETRAINED}, which is part of the "
-        "repository, in the current one]",
+        help="where the picture goes [evaluation.png in the model's folder; for models that are part of the "
+        "repository in the current one]",
     )
     parser.add_argument(
         "--beside",

@@ -14,7 +14,7 @@ os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
 
 import pytest
 import torch
-from helpers import ROOT, tiny_model, write_prose
+from helpers import ROOT, tiny_model, write_model, write_prose
 
 from alilama.common.config import Config, read_settings
 from alilama.data.tokenizer import Tokenizer
@@ -55,16 +55,7 @@ def other_tokenizer(text_file) -> Tokenizer:
 
 @pytest.fixture(scope="session")
 def model_folder(tokenizer, tmp_path_factory) -> Path:
-    """A model folder with random weights, large enough that the text before matters."""
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    model = tiny_model(tokenizer.vocab_size)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim == 2:
-                parameter.mul_(4)
-    save_description(folder, model.config, tokenizer)
-    save_weights(folder, model)
-    return folder
+    return write_model(tmp_path_factory.mktemp("models") / "tiny", tokenizer)
 
 
 @pytest.fixture

@@ -8,7 +8,9 @@ import torch
 
 from alilama.data import tokens
 from alilama.data.checksums import CHECKSUM, checksum_of
+from alilama.data.tokenizer import Tokenizer
 from alilama.data.tokens import TokenFiles, TokenMeta
+from alilama.model.folder import save_description, save_weights
 from alilama.model.model import Model, ModelConfig
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,6 +42,18 @@ def tiny_model(vocab_size: int, *, seed: int = 0, **shape) -> Model:
     torch.manual_seed(seed)
     shape = {"d_model": 32, "blocks": 2, "num_heads": 4, "max_seq_len": 16} | shape
     return Model(ModelConfig(vocab_size, **{"hidden_dim": 4 * shape["d_model"]} | shape)).eval()
+
+
+def write_model(folder: Path, tokenizer: Tokenizer) -> Path:
+    """Writes a model folder with random weights, large enough that the text before matters."""
+    model = tiny_model(tokenizer.vocab_size)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 2:
+                parameter.mul_(4)
+    save_description(folder, model.config, tokenizer)
+    save_weights(folder, model)
+    return folder
 
 
 def token_files(ids: np.ndarray, eot_id: int = 0) -> TokenFiles:

@@ -24,7 +24,8 @@ from alilama.data.tokenizer import Tokenizer
 from alilama.model.attention import ALIBI_BIAS_MAX
 from alilama.model.model import ARCHITECTURE, Model, ModelConfig, block_weights, weight_shapes
 
-PRETRAINED = "models/alilama_7M"  # the model that is part of the repository and taken where none is named
+SHIPPED = ("alilama_7M", "alilama_7M_orders", "alilama_2M")  # the models that are part of the repository
+PRETRAINED = f"models/{SHIPPED[0]}"  # the one that is taken where none is named
 CHECKSUM = "alilama_sha256"  # of the weights, in the metadata of their file
 PREFIX = "transformer."  # of every weight's name in an MPT file
 LARGEST_HALF = torch.finfo(torch.float16).max
@@ -164,6 +165,11 @@ def check_half(folder: Path, weights: dict[str, torch.Tensor], precision: str, r
 def find_pretrained() -> Path:
     """Returns the folder of PRETRAINED: below the current folder, or else in the repository that this package lies in."""
     return Path(PRETRAINED) if Path(PRETRAINED).exists() else Path(__file__).resolve().parents[2] / PRETRAINED
+
+
+def is_shipped(folder: Path) -> bool:
+    """Whether a folder is that of a model which is part of the repository, so that nothing is to be written there."""
+    return folder.resolve() in [find_pretrained().resolve().with_name(name) for name in SHIPPED]
 
 
 def load_model(folder: str | os.PathLike, device: str | torch.device = "cpu") -> tuple[Model, Tokenizer]:

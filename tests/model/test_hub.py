@@ -9,7 +9,7 @@ import warnings
 import pytest
 import tokenizers
 import torch
-from helpers import tiny_model
+from helpers import tiny_model, write_model
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -304,15 +304,7 @@ def test_a_folder_that_an_earlier_version_wrote_still_loads(model_folder, tmp_pa
 @pytest.fixture(scope="module")
 def asked(tokenizer, tmp_path_factory):
     """A folder of a model that answers."""
-    folder, framed = tmp_path_factory.mktemp("asked"), tokenizer.with_frame()
-    model = tiny_model(framed.vocab_size)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim == 2:
-                parameter.mul_(4)
-    save_description(folder, model.config, framed)
-    save_weights(folder, model)
-    return folder
+    return write_model(tmp_path_factory.mktemp("asked"), tokenizer.with_frame())
 
 
 MESSAGES = [

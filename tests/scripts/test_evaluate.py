@@ -116,14 +116,15 @@ def test_the_picture_is_where_the_command_says(printed, model_folder, tmp_path):
     assert not (model_folder / "evaluation.png").exists()
 
 
-@pytest.mark.parametrize("named", [True, False])
-def test_the_picture_of_the_model_of_the_repository_goes_into_the_current_folder(named, run_here, tmp_path, capsys):
+@pytest.mark.parametrize("named", ["alilama_7M", "alilama_7M_orders", "alilama_2M", None])
+def test_the_picture_of_a_model_of_the_repository_goes_into_the_current_folder(named, run_here, tmp_path, capsys):
     (tmp_path / "valid.txt").write_text(TEXT, encoding="utf-8")
-    committed = files_of(ROOT / "models" / "alilama_7M")
-    model = [ROOT / "models" / "alilama_7M"] if named else []
+    folder = ROOT / "models" / (named or "alilama_7M")
+    committed = files_of(folder)
+    model = [folder] if named else []
     run_here("alilama.evaluate", *model, "--data", "valid.txt")
     assert capsys.readouterr().out.splitlines()[-1] == "picture: evaluation.png"
-    assert (tmp_path / "evaluation.png").exists() and files_of(ROOT / "models" / "alilama_7M") == committed
+    assert (tmp_path / "evaluation.png").exists() and files_of(folder) == committed
 
 
 def test_the_picture_has_both_ways_and_lines_of_others(printed, tmp_path, monkeypatch, model, tokenizer, ids):
