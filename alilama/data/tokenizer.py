@@ -31,7 +31,7 @@ from alilama import _bpe
 from alilama.common.errors import UserError, expect, first_line, listed, shown
 from alilama.common.files import check_is_file, replacing
 from alilama.data.formats import END_OF_TEXT, Vocabulary, from_hugging_face, from_minbpe, to_hugging_face, unportable_part
-from alilama.data.frames import FRAME_TOKENS, Conversation, Frame, Message, to_conversation
+from alilama.data.frames import FRAME_TOKENS, Conversation, Frame, Message, to_conversation, to_utf8
 from alilama.data.text import BLOCK_BYTES, Block, choose_num_threads, find_sources, map_blocks, read_blocks
 
 if TYPE_CHECKING:
@@ -411,7 +411,7 @@ class Tokenizer:
         try:
             string, encode = text.decode(), str.encode
         except UnicodeDecodeError:  # bytes that are not UTF-8 come back as they were
-            string, encode = text.decode("utf-8", "surrogateescape"), encode_escaped
+            string, encode = text.decode("utf-8", "surrogateescape"), to_utf8
         limit = timeout = CUT_SECONDS * max(1, len(text) / 1e6)
         begun = time.thread_time()
         while True:
@@ -725,11 +725,6 @@ def to_bytes(text: str) -> bytes:
     except AttributeError:
         expect("text", text, str)
         raise
-
-
-def encode_escaped(text: str) -> bytes:
-    """Encodes text in which surrogates stand for bytes that are not UTF-8."""
-    return text.encode("utf-8", "surrogateescape")
 
 
 def any_of(tokens: Collection[str]) -> re.Pattern:
