@@ -16,7 +16,8 @@ namespace alilama {
 #define ALILAMA_NOINLINE __attribute__((noinline))
 #endif
 
-constexpr size_t kMaxScanned = 64;  // bytes of a piece; longer ones are merged by rank
+constexpr size_t kMaxMatched = size_t{1} << 24;  // bytes of all tokens, for each of which a trie may need a node
+constexpr size_t kMaxScanned = 64;               // bytes of a piece; longer ones are merged by rank
 
 Encoder::Encoder(const Vocabulary& vocabulary)
     : byte_ids_(vocabulary.byte_ids), merges_(vocabulary.merges), joins_(vocabulary.merges.size()) {
@@ -43,34 +44,14 @@ Encoder::Encoder(const Vocabulary& vocabulary)
                                         std::to_string(right) + ", but their bytes are not those of " + std::to_string(result));
         joins_.add(bytes_of(result));
     }
+    if (bytes_.size() <= kMaxMatched && LongestMatch::is_exact_for(merges_, byte_ids_, num_ids()))
+        longest_match_.emplace(merges_, byte_ids_, num_ids(), bytes_of);
     for (TokenId id = 0; id < num_ids(); ++id) {
         const std::string_view token = vocabulary.tokens[id];
         if (token.size() > 1 && token.size() <= WideKey<1>::kMaxSize && merges_to(token, id)) known_.push_back(id);
     }
-    find_chars();
     for (const TokenId id : vocabulary.whole_pieces)
         if (!merges_to(bytes_of(id), id)) whole_pieces_.emplace(bytes_of(id), id);
-}
-
-// Fills char_ids_. Left out are characters with a merge that comes before one that makes them, which foreign merges may have.
-void Encoder::find_chars() {
-    constexpr size_t kMaxChar = 4;
-    std::vector<uint32_t> made(num_ids());  // after how many merges a token of up to kMaxChar bytes is made at the latest
-    for (size_t size = 2; size <= kMaxChar; ++size)
-        for (uint32_t rank = 0; rank < merges_.size(); ++rank)
-            if (const auto [left, right, result] = merges_[rank]; size_of(result) == size)
-                made[result] = std::max({made[result], made[left], made[right], rank + 1});
-    std::vector<bool> is_early(num_ids());
-    for (uint32_t rank = 0; rank < merges_.size(); ++rank)
-        for (const TokenId part : {merges_[rank].left, merges_[rank].right})
-            if (rank < made[part]) is_early[part] = true;
-    for (const TokenId id : known_) {
-        const auto* p = reinterpret_cast<const uint8_t*>(&bytes_[offsets_[id]]);
-        if (*p < 0x80 || is_early[id] || size_of_char(p, p + size_of(id)) != size_of(id)) continue;
-        const uint32_t code_point = read_code_point(p);
-        if (char_ids_.size() <= code_point) char_ids_.resize(code_point + 1);
-        char_ids_[code_point] = id + 1;
-    }
 }
 
 // Whether the merges make one token, `id`, of a piece.
@@ -79,36 +60,13 @@ bool Encoder::merges_to(std::string_view piece, TokenId id) const {
     return merge(piece, ids.data()) == ids.data() + 1 && ids[0] == id;
 }
 
-// Writes what a piece is before its merges to `ids` and returns their number, at most its size: its bytes, but a
-// character that is a token is that token, unless a token that begins or ends within a character may meet it: until it is
-// whole no other merge can touch it, and those of the whole character come later.
-size_t Encoder::first_ids(const uint8_t* p, size_t size, TokenId* ids) const {
-    size_t num_ids = 0;
-    for (size_t i = 0; i < size;) {
-        if (p[i] >= 0xC2) {
-            const size_t next = i + size_of_char(p + i, p + size);
-            if (next > i + 1 && (i == 0 || !joins_.may_join_within(p[i - 1], p[i])) &&
-                (next == size || (!continues_char(p[next]) && !joins_.may_join_within(p[next - 1], p[next])))) {
-                const uint32_t code_point = read_code_point(p + i);
-                if (code_point < char_ids_.size() && char_ids_[code_point] != 0) {
-                    ids[num_ids++] = char_ids_[code_point] - 1;
-                    i = next;
-                    continue;
-                }
-            }
-        }
-        ids[num_ids++] = byte_ids_[p[i++]];
-    }
-    return num_ids;
-}
-
 // Merges neighbouring ids, lowest rank first, leftmost on ties, until no pair has a merge (Sennrich et al. 2016,
 // arXiv:1508.07909). O(size * merges done).
 template <class Id>
 Id* Encoder::merge_by_scanning(const uint8_t* p, size_t size, Id* out) const {
     TokenId ids[kMaxScanned];
     uint32_t ranks[kMaxScanned];  // ranks[i]: of the merge of ids[i] and ids[i + 1], kMissing if there is none
-    size = first_ids(p, size, ids);
+    for (size_t i = 0; i < size; ++i) ids[i] = byte_ids_[p[i]];
     for (size_t i = 0; i + 1 < size; ++i) ranks[i] = merges_.find(ids[i], ids[i + 1]);
     while (size > 1) {
         size_t best = 0;
@@ -197,8 +155,7 @@ template <class Id>
 Id* Encoder::merge_by_rank(const uint8_t* p, size_t size, Id* out) const {
     constexpr TokenId kInside = 0xFFFFFFFF;
     if (size > std::numeric_limits<uint32_t>::max()) throw std::length_error("a piece of the text takes 4 GiB or more");
-    std::vector<TokenId> cells(size, kInside), ids(size);
-    ids.resize(first_ids(p, size, ids.data()));
+    std::vector<TokenId> cells(size);
     WaitingPlaces waiting(merges_.size());
     uint32_t lowest = Merges::kMissing;  // rank added since places were taken
     const auto consider = [&](size_t left, size_t right) {
@@ -207,11 +164,9 @@ Id* Encoder::merge_by_rank(const uint8_t* p, size_t size, Id* out) const {
         waiting.add(rank, left);
         lowest = std::min(lowest, rank);
     };
-    size_t place = 0;
-    for (const TokenId id : ids) {
-        cells[place] = cells[place + size_of(id) - 1] = id;
-        if (place > 0) consider(place - size_of(cells[place - 1]), place);
-        place += size_of(id);
+    for (size_t i = 0; i < size; ++i) {
+        cells[i] = byte_ids_[p[i]];
+        if (i > 0) consider(i - 1, i);
     }
     std::vector<uint32_t> places;
     for (uint32_t rank; (rank = waiting.take_lowest(places)) != Merges::kMissing;) {
@@ -238,6 +193,7 @@ Id* Encoder::merge_by_rank(const uint8_t* p, size_t size, Id* out) const {
 template <class Id>
 Id* Encoder::merge(std::string_view piece, Id* out) const {
     const auto* p = reinterpret_cast<const uint8_t*>(piece.data());
+    if (longest_match_) return longest_match_->encode(p, piece.size(), out);
     return piece.size() <= kMaxScanned ? merge_by_scanning(p, piece.size(), out) : merge_by_rank(p, piece.size(), out);
 }
 

@@ -5,12 +5,14 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <tuple>
 #include <unordered_map>
 #include <vector>
 
+#include "longest_match.hpp"
 #include "merges.hpp"
 #include "piece_key.hpp"
 #include "pretokenizer.hpp"
@@ -107,6 +109,8 @@ public:
     // Throws std::invalid_argument if a token is not what its merge joins, an id has no token, or a pair comes twice, and
     // std::length_error if the tokens take 4 GiB or more, or are more than 2^31, as merges must not be either.
     explicit Encoder(const Vocabulary& vocabulary);
+    Encoder(const Encoder&) = delete;
+    Encoder& operator=(const Encoder&) = delete;
 
     // Ids that `encode` may write after the last one.
     static constexpr size_t kSlack = 32;
@@ -134,7 +138,6 @@ public:
 
 private:
     size_t size_of(TokenId id) const { return offsets_[id + 1] - offsets_[id]; }
-    void find_chars();
     bool merges_to(std::string_view piece, TokenId id) const;
     template <int kBlocks, class Id>
     Id* encode_short(const uint8_t* p, size_t size, PieceCache<Id>& cache, Id* out) const;
@@ -142,7 +145,6 @@ private:
     Id* encode_other(const uint8_t* p, size_t size, PieceCache<Id>& cache, Id* out) const;
     template <class Id>
     Id* encode_any(const uint8_t* p, size_t size, PieceCache<Id>& cache, Id* out) const;
-    size_t first_ids(const uint8_t* p, size_t size, TokenId* ids) const;
     template <class Id>
     Id* merge(std::string_view piece, Id* out) const;
     template <class Id>
@@ -155,8 +157,8 @@ private:
     std::array<TokenId, 256> byte_ids_;
     Merges merges_;
     Joins joins_;
-    std::vector<TokenId> known_;     // tokens of 2 to 15 bytes that their bytes merge to
-    std::vector<TokenId> char_ids_;  // by code point beyond ASCII: one more than the token of the character, 0 if it has none
+    std::optional<LongestMatch> longest_match_;              // if it is exact for these merges
+    std::vector<TokenId> known_;                             // tokens of 2 to 15 bytes that their bytes merge to
     std::unordered_map<std::string, TokenId> whole_pieces_;  // to which their bytes do not merge
     std::string bytes_;                                      // of all tokens, one after the other, and kCopied more
     std::vector<uint32_t> offsets_;                          // where each id's begin, and the end

@@ -1,4 +1,4 @@
-"""What makes encoding fast must not show: characters that start as tokens, cuts where no token reaches, pieces seen before.
+"""What makes encoding fast must not show: tokens found by their bytes, cuts where no token reaches, pieces seen before.
 Then what `encode` tells besides ids: counts, offsets, files."""
 
 import json
@@ -92,6 +92,25 @@ def test_a_merge_that_comes_before_the_one_that_makes_its_part_goes_first_as_soo
     theirs, ours = tokenizers.Tokenizer.from_file(str(path)), Tokenizer.load(path)
     for text in ("ab" * size, "abbab" * size, "aab" * size):
         assert ours.encode_ordinary(text) == theirs.encode(text, add_special_tokens=False).ids, text
+
+
+@examples(300)
+@given(text=st.text("ab", max_size=90), number=st.integers(0, 12), seed=st.integers(0, 999))
+def test_merges_that_can_never_be_done_are_not(text, number, seed):
+    rng, merges = random.Random(seed), []
+    while len(merges) < number:
+        pair = tuple(rng.choices([97, 98, *range(256, 256 + len(merges))], k=2))
+        if pair not in merges:
+            merges.append(pair)
+    assert Tokenizer(merges).encode(text) == naive_encode(merges, text.encode())
+
+
+def test_tokens_of_any_length_are_merged_as_a_naive_bpe_does():
+    merges = [(97, 97), *((id, id) for id in range(256, 280))]  # up to 2^25 letters, for which there is no trie
+    for number in (10, 25):
+        tok = Tokenizer(merges[:number])
+        for size in (1, 7, 63, 64, 65, 200):
+            assert tok.encode("a" * size) == naive_encode(merges[:number], b"a" * size)
 
 
 @pytest.mark.parametrize("pattern", NATIVE)

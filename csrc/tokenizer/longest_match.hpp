@@ -1,0 +1,123 @@
+// The tokens of a piece found by their bytes, without going through its merges.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <stdexcept>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "merges.hpp"
+#include "token_trie.hpp"
+
+namespace alilama {
+
+// Takes the longest token and goes back where it cannot be (GitHub's rust-gems, crate `bpe`). Why that is exact:
+//
+// No merge ever crosses a border between two tokens of the result, so what stands between two borders is merged as if it stood
+// alone: each token is what its own bytes merge to, and any two neighbours are what the bytes of both merge to. The other way
+// round, if no two neighbours of a row of such tokens merge across their border when they stand alone, no merge ever crosses
+// one in the row, and the row is the result: this needs merges that are done by ascending rank, as they are if every merge
+// comes after those that make its parts. So the row is found by comparing neighbours, and it is the only one. For the same
+// reason the bytes up to any place have one such row only: where one was followed in vain, none has to be tried again.
+class LongestMatch {
+public:
+    // Whether every merge comes after all that make its parts, as they do where a vocabulary was learned. Tokens are numbered
+    // below `num_ids`.
+    static bool is_exact_for(const Merges& merges, const std::array<TokenId, 256>& byte_ids, size_t num_ids);
+
+    // Needs is_exact_for. `bytes_of(id)` are the bytes of a token; `merges` must outlive this.
+    template <class BytesOf>
+    LongestMatch(const Merges& merges, const std::array<TokenId, 256>& byte_ids, size_t num_ids, BytesOf&& bytes_of)
+        : merges_(merges), tokens_(num_ids) {
+        std::vector<std::pair<std::string_view, TokenId>> tokens;
+        for (const TokenId id : find_tokens(byte_ids)) tokens.emplace_back(bytes_of(id), id);
+        for (const auto& [bytes, id] : tokens) tokens_[id].size = static_cast<uint32_t>(bytes.size());
+        trie_.emplace(tokens);
+        for (const auto& [bytes, id] : tokens) {
+            if (bytes.size() == 1) continue;
+            const auto* const p = reinterpret_cast<const uint8_t*>(bytes.data());
+            tokens_[id].prefix = trie_->longest(p, p + bytes.size() - 1).token;
+        }
+    }
+
+    // Writes the ids of a piece to `out`, which needs room for `size` of them, and returns their end. O(size * longest token).
+    template <class Id>
+    Id* encode(const uint8_t* p, size_t size, Id* out) const {
+        if (size == 0) return out;
+        if (size < 64) {
+            uint64_t open = ~uint64_t{0};
+            return encode(p, size, out, &open);
+        }
+        std::vector<uint64_t> open(size / 64 + 1, ~uint64_t{0});
+        return encode(p, size, out, open.data());
+    }
+
+private:
+    static constexpr TokenId kNone = 0xFFFFFFFF;
+
+    // Half of a token at a border.
+    struct Part {
+        uint32_t made = 0;  // one more than the rank of the merge that makes the whole token, 0 if parts of it do not matter
+        TokenId id = 0;
+    };
+    struct Token {
+        Part last, first;        // its parts at its end and at its beginning
+        TokenId prefix = kNone;  // the longest token that it begins with, kNone for a byte
+        uint32_t size = 0;
+    };
+
+    std::vector<TokenId> find_tokens(const std::array<TokenId, 256>& byte_ids);
+    void leave_out_parts(const std::vector<TokenId>& tokens);
+
+    // Bit i of `open`: no token was found in vain to end at p + i.
+    template <class Id>
+    Id* encode(const uint8_t* p, size_t size, Id* out, uint64_t* open) const {
+        const Id* const first = out;
+        const uint8_t *at = p, *const end = p + size;
+        auto [token, token_end] = trie_->longest(at, end);
+        for (;;) {
+            const auto place = static_cast<size_t>(token_end - p);
+            if ((open[place / 64] >> place % 64 & 1) && (out == first || stay_apart(out[-1], token))) {
+                *out++ = static_cast<Id>(token);
+                if (token_end == end) return out;
+                at = token_end;
+                const auto next = trie_->longest(at, end);
+                token = next.token;
+                token_end = next.end;
+                continue;
+            }
+            while ((token = tokens_[token].prefix) == kNone) {
+                if (out == first) throw std::logic_error("a piece has no tokens");  // not where is_exact_for holds
+                const auto closed = static_cast<size_t>(at - p);
+                open[closed / 64] &= ~(uint64_t{1} << closed % 64);
+                token = *--out;
+                at -= tokens_[token].size;
+            }
+            token_end = at + tokens_[token].size;
+        }
+    }
+
+    // Whether no merge of a rank below `limit` crosses the border of two neighbours: their merges are undone, the last one
+    // first, and at each stage the two parts at the border are what may have merged before the next stage.
+    bool stay_apart(TokenId left, TokenId right, uint32_t limit = Merges::kMissing) const {
+        for (;;) {
+            if (merges_.find(left, right) < limit) return false;
+            const Part last = tokens_[left].last, first = tokens_[right].first;
+            if ((last.made | first.made) == 0) return true;
+            const bool is_left = last.made > first.made;  // of two equal tokens the left one is merged first
+            limit = is_left ? last.made - 1 : first.made;
+            left = is_left ? last.id : left;
+            right = is_left ? right : first.id;
+        }
+    }
+
+    const Merges& merges_;
+    std::vector<Token> tokens_;
+    std::optional<TokenTrie> trie_;
+};
+
+}  // namespace alilama
