@@ -6,7 +6,6 @@ begin_script(__name__)
 
 import gc
 import os
-import shlex
 import sys
 import time
 import warnings
@@ -14,7 +13,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from alilama.common.config import DATA_SETTINGS, SHARED_SETTINGS, Config, load_config
+from alilama.common.config import DATA_SETTINGS, SHARED_SETTINGS, Config, load_config, quoted
 from alilama.common.errors import UserError, one_line_errors
 from alilama.common.locks import locked
 from alilama.common.progress import progress
@@ -135,7 +134,7 @@ def write_tokens(config: Config, sources: list[Source], val_sources: list[Source
             "English begin with what another model knows: --init_from=models/alilama_2M, here and for train.py."
         )
     options = [
-        f" --{name}={shlex.quote(value)}"
+        f" --{name}={quoted(value)}"
         for name, value, usual in (("tokens_dir", config.tokens_dir, "data/tokens"), ("init_from", config.init_from, None))
         if value != usual
     ]

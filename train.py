@@ -7,7 +7,6 @@ its last checkpoint when it is started again.
 import gc
 import math
 import os
-import shlex
 import sys
 import time
 from contextlib import nullcontext
@@ -22,7 +21,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "100")  # read when torch is imported
 import torch
 from tqdm import tqdm
 
-from alilama.common.config import DATA_SETTINGS, TYPES, Config, load_config
+from alilama.common.config import DATA_SETTINGS, TYPES, Config, load_config, quoted
 from alilama.common.errors import UserError, one_line_errors
 from alilama.common.locks import locked
 from alilama.common.progress import progress
@@ -37,7 +36,7 @@ from alilama.training.budget import Pace, settle
 from alilama.training.card import write_card
 from alilama.training.log import Log, Samples, best_evaluation, import_logger, is_memorizing, read_log
 from alilama.training.optim import learning_rate_at, make_optimizers
-from alilama.training.resume import Run, load_teacher, rounding_of, start_from
+from alilama.training.resume import Run, differences, load_teacher, rounding_of, start_from
 from alilama.training.scoring import Score, evaluate, learned_of
 from alilama.training.stopping import StopRequest
 from alilama.training.trainer import WARM_UP_STEPS, Trainer, choose_precision, estimate_bytes, join_processes
@@ -89,24 +88,26 @@ def train(config: Config, device: str, rank: int, world_size: int, started: floa
     trainer = Trainer(model, optimizers, config, precision, teacher, on_message=tqdm.write, may_ignore=may_ignore, **processes)
 
     # Where an earlier run stopped
-    run = Run(config, tokens.meta, count_steps(config, batches), rounding_of(trainer))
+    run = Run(config, tokens.meta, count_steps(config, batches))
     run.go_on(trainer.step, rank)
     if is_first:
         print(describe_run(run, trainer, batches, reason), flush=True)
         save_description(run.folder, model.config, tokenizer)
     trainer.prepare(torch.from_numpy(batches.batch(0)))
+    if is_first and (changes := differences(run.rounding, rounding_of(trainer))):
+        print(f"With {changes}: the losses go on up to rounding", flush=True)
     display = Display(run, model, batches) if is_first else None
     score = None
     if run.step == 0 and config.init_from is not None:
         score = evaluate(model, tokenizer, val_ids, batches.context)  # training must not make it worse
         run.best_loss = score.loss
     if is_first and run.step == 0:
-        run.save(trainer.step)  # from now on the folder is this run's
+        run.save(trainer)  # from now on the folder is this run's
         (run.folder / "model.safetensors").unlink(missing_ok=True)  # of one that had not made a step either
         if config.init_from is not None:
             save_weights(run.folder, model)
             display.show_start(score)
-        display.show_story(write_story(model, tokenizer, config), score)
+        display.show_story(generate_sample(model, tokenizer, config), score)
         display.start_timing()
 
     # The loop
@@ -140,9 +141,9 @@ def train(config: Config, device: str, rank: int, world_size: int, started: floa
             if is_best:
                 run.best_loss = score.loss
                 save_weights(run.folder, model)
-            run.save(trainer.step)
+            run.save(trainer)
             display.show_evaluation(score)
-            story = write_story(model, tokenizer, config)
+            story = generate_sample(model, tokenizer, config)
             display.show_story(story, score)
             if is_best and run.step < run.num_steps:
                 save_card(run, trainer, story)
@@ -152,10 +153,10 @@ def train(config: Config, device: str, rank: int, world_size: int, started: floa
     display.close()
 
     if run.step < run.num_steps:
-        run.save(trainer.step)
+        run.save(trainer)
         print(f"Stopped at step {run.step:,} of {run.num_steps:,} and saved. The same command goes on from here.")
         return
-    story = write_story(*load_model(run.folder, device), config)
+    story = generate_sample(*load_model(run.folder, device), config)
     print(f"A text by {config.model_name}:\n\n{story}\n")
     save_card(run, trainer, story)
     print(describe_end(run))
@@ -194,8 +195,6 @@ def describe_run(run: Run, trainer: Trainer, batches: TrainingWindows, reason: s
         lines.append(f"The teacher, {config.teacher}, has {trainer.teacher.num_parameters():,} parameters")
     if run.step > 0:
         lines.append(f"Going on from step {run.step:,}")
-        if run.changes:
-            lines[-1] += f", with {run.changes}: the losses go on up to rounding"
     if not is_mpt(model.config):
         lines.append(
             "Only Alilama can read this model: Transformers knows no hidden_dim but 4 * d_model, and no other formulas"
@@ -203,7 +202,7 @@ def describe_run(run: Run, trainer: Trainer, batches: TrainingWindows, reason: s
     if device == "cpu" and not kernels.are_built():
         lines.append(
             "The CPU kernels were not built, so training takes about three times as long and writing text twelve times: "
-            "install g++ or clang with OpenMP and run pip install -e . again"
+            "on Linux (on Windows in WSL) install g++ or clang with OpenMP and run pip install -e . again"
         )
     if config.compile_model:
         lines.append("Compiling the model ...")  # what comes next
@@ -252,10 +251,10 @@ def describe_end(run: Run) -> str:
     return worse + (
         f"The model is saved in {run.folder}, its curves in {run.folder / 'loss.png'}, and what it wrote while it learned in "
         f"{run.folder / 'growing.html'}. To go on:\n"
-        f"  python -m alilama.generate {shlex.quote(str(run.folder))} --prompt={shlex.quote(run.config.sample_prompt)}\n"
+        f"  python -m alilama.generate {quoted(run.folder)} --prompt={quoted(run.config.sample_prompt)}\n"
         "  pip install jupyterlab && jupyter lab inference.ipynb\n"
-        f"  python -m alilama.export {shlex.quote(str(run.folder))} --html {shlex.quote(run.folder.name + '.html')}\n"
-        f"  hf upload {shlex.quote(run.folder.name)} {shlex.quote(str(run.folder))} --exclude training_state.pt"
+        f"  python -m alilama.export {quoted(run.folder)} --html {quoted(run.folder.name + '.html')}\n"
+        f"  hf upload {quoted(run.folder.name)} {quoted(run.folder)} --exclude training_state.pt"
     )
 
 
@@ -394,7 +393,7 @@ def memorizing_advice(rows: list[dict[str, float]], run: Run, num_parameters: in
     )
 
 
-def write_story(model: Model, tokenizer: Tokenizer, config: Config) -> str:
+def generate_sample(model: Model, tokenizer: Tokenizer, config: Config) -> str:
     """Returns the sample; where memory does not hold one, says so in its place, for that is no reason to end the training."""
     was_training = model.training
     model.eval()

@@ -8,8 +8,9 @@ Its rooms in the order of the way of the data; a later one reads earlier ones, a
     training    optimizers, what a step computes and how it is run, where a run stands, its log, how good the model is
     writing     sampling, decoding from a cache, text as it is made
     views       what goes on inside a model, pictures, the notebook
+    export      a file for each format of others
 
-`python -m alilama.generate` and `python -m alilama.evaluate` are commands.
+`python -m alilama.generate`, `alilama.evaluate` and `alilama.export` are commands.
 """
 
 from importlib import import_module

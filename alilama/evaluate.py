@@ -21,6 +21,8 @@ from alilama.training.scoring import count_bytes, encode_files, evaluate, learne
 from alilama.views.pictures import plot_contexts, read_contexts, save_figure
 from alilama.views.yardsticks import NGRAM_LENGTH, gzip_bits_per_byte, ngram_bits_per_byte, xz_bits_per_byte
 
+WAYS = ("non-overlapping windows", "sliding windows")  # of scoring, each a line of the picture
+
 
 def main(argv: list[str]):
     arguments = parse_arguments(argv)
@@ -34,6 +36,8 @@ def main(argv: list[str]):
     if not picture.parent.is_dir() or picture.is_dir():
         raise UserError(f"--plot {picture}: expected the name of a file in a folder that exists")
     beside = {} if arguments.beside is None else read_contexts(arguments.beside)
+    if taken := beside.keys() & {*WAYS}:
+        raise UserError(f"--beside {arguments.beside}: {min(taken)!r} is a line of {folder} already; give it another name")
     ids = encode_files(tokenizer, arguments.data, arguments.tokens, "--data", arguments.text_column)
 
     said = []  # for the model's card
@@ -64,7 +68,7 @@ def main(argv: list[str]):
 
     lines = {
         name: {context: score.bits_per_byte for context, score in zip(contexts, way, strict=True)}
-        for name, way in zip(("non-overlapping windows", "sliding windows"), zip(*scores, strict=True), strict=True)
+        for name, way in zip(WAYS, zip(*scores, strict=True), strict=True)
     }
     try:
         save_figure(plot_contexts(f"{folder.name}: bits per byte by context length", lines | beside, trained), picture)

@@ -49,7 +49,7 @@ def main(argv: list[str]):
             text += piece
         print()
         if picture is not None:
-            save_picture(model, tokenizer, text, picture)
+            save_story_picture(model, tokenizer, text, picture)
     else:
         print(*("".join(parts) for parts in zip(prompts, first, *texts, strict=True)), sep="\n\n")
     if cut:
@@ -57,12 +57,14 @@ def main(argv: list[str]):
         print(f"(Cut off{which} after {settings['max_new_tokens']:,} tokens: --max_new_tokens.)", file=sys.stderr)
 
 
-def save_picture(model: Model, tokenizer: Tokenizer, text: str, path: Path):
-    from alilama.views.pictures import save_figure  # which takes a second to import
+def save_story_picture(model: Model, tokenizer: Tokenizer, text: str, path: Path):
+    from alilama.views.pictures import count_missing, save_figure  # which takes a second to import
     from alilama.views.story import plot_story
 
     save_figure(plot_story(model, tokenizer, text), path)
     print(f"picture: {path}")
+    if missing := count_missing(text):
+        print(f"{missing:,} of its {len(text):,} characters stand there as a sign, for the font of pictures lacks them")
 
 
 @contextmanager

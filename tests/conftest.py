@@ -24,11 +24,12 @@ torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items):
-    """Tests marked `cuda` run where there is a CUDA GPU."""
-    if not torch.cuda.is_available():
-        for item in items:
-            if item.get_closest_marker("cuda"):
-                item.add_marker(pytest.mark.skip(reason="needs a CUDA GPU"))
+    """Tests marked `cuda` run where there is a CUDA GPU, those marked `posix` everywhere but on Windows."""
+    lacking = {"cuda": not torch.cuda.is_available(), "posix": os.name != "posix"}
+    for item in items:
+        for name in filter(lacking.get, lacking):
+            if item.get_closest_marker(name):
+                item.add_marker(pytest.mark.skip(reason=f"not on this machine: {name}"))
 
 
 @pytest.fixture(scope="session")

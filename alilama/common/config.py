@@ -3,13 +3,17 @@
 import argparse
 import io
 import math
+import os
 import runpy
+import shlex
+import sys
 import tokenize
 import traceback
 import typing
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
+from subprocess import list2cmdline
 from types import NoneType
 
 from alilama.common.errors import ArgumentParser, UserError
@@ -267,3 +271,8 @@ def parse_names(value: object) -> list[str]:
 
 # How a value of each type is read; each raises ValueError, KeyError, TypeError or OverflowError for what is not one.
 PARSERS = {NoneType: parse_none, bool: parse_bool, int: parse_int, float: parse_float, str: parse_str, list[str]: parse_names}
+
+
+def quoted(argument: str | os.PathLike) -> str:
+    """Returns an argument as a command line of this system takes it, for commands that are shown."""
+    return list2cmdline([str(argument)]) if sys.platform == "win32" else shlex.quote(str(argument))

@@ -44,7 +44,9 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            with suppress(PermissionError):  # Windows does not remove what is open
+            if sys.platform == "win32":  # which does not remove what is open, here or in a process that holds it by now
+                file.close()
+            with suppress(PermissionError):
                 (folder / NAME).unlink(missing_ok=True)
             for made in new:
                 with suppress(OSError):  # it is not empty

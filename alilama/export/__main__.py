@@ -67,7 +67,7 @@ def writer_of(name: str) -> Callable:
     except ModuleNotFoundError as error:
         if error.name != name:
             raise
-        raise UserError(f"--{name} needs the package {name}: pip install -e .[export]") from None
+        raise UserError(f"--{name} needs the package {name}: pip install {name}") from None
 
 
 def make_parser() -> ArgumentParser:

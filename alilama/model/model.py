@@ -4,7 +4,7 @@ Shapes: B batch, T time, C = d_model, H heads, D = C / H head width, V vocabular
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
@@ -95,7 +95,7 @@ class Model(nn.Module):
         return F.linear(self.hidden(ids), self.wte.weight)
 
     def loss(
-        self, ids: torch.Tensor, targets: torch.Tensor, teacher: "Model | Ensemble | None" = None, *, may_ignore: bool = False
+        self, ids: torch.Tensor, targets: torch.Tensor, teacher: "Ensemble | None" = None, *, may_ignore: bool = False
     ) -> torch.Tensor:
         """Returns the mean cross-entropy in nats per token of `targets` after `ids`, both (B, T).
 
@@ -114,7 +114,7 @@ class Model(nn.Module):
 
 
 class Ensemble(nn.Module):
-    """Several models with one vocabulary as one teacher, whose logits are the mean of theirs.
+    """One or several models with one vocabulary as a teacher, whose logits are the mean of theirs.
 
     That is one output layer over their last activations side by side, so that a student learns from it as from a Model.
     """
@@ -122,10 +122,6 @@ class Ensemble(nn.Module):
     def __init__(self, models: Sequence[Model]):
         super().__init__()
         self.models = nn.ModuleList(models)
-        shapes = [model.config for model in models]
-        # Of a model that holds in memory what all of them do, one after the other.
-        width, hidden_dim = sum(shape.d_model for shape in shapes), max(shape.hidden_dim for shape in shapes)
-        self.config = replace(shapes[0], d_model=width, hidden_dim=hidden_dim, num_heads=1)  # which divides any width
         self.wte = nn.Embedding.from_pretrained(torch.cat([model.wte.weight for model in models], dim=1) / len(models))
 
     def hidden(self, ids: torch.Tensor) -> torch.Tensor:

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
@@ -22,7 +22,8 @@ SAMPLE_TYPES = {"step": int, "tokens": int, "prompt": str, "story": str}  # besi
 class Log:
     """Writes the rows of a run that goes on at `step` after those up to it; a row that a full disk cut is left out.
 
-    What goes wrong with a log is no reason to end a run: `on_message` is told, and a damaged log.csv gets another name.
+    What goes wrong with a log is no reason to end a run: `on_message` is told, and a damaged log.csv gets another name. Raises
+    UserError where a run begins and cannot be logged where it is to be.
     """
 
     def __init__(self, folder: Path, config: Config, step: int, on_message: Callable[[str], None]):
@@ -30,7 +31,7 @@ class Log:
         rows = []
         if self.path.exists() and step > 0:
             try:
-                rows = read_rows(self.path)
+                rows = list(read_rows(self.path))
                 if rows and "step" not in rows[0]:
                     raise UserError(f"{self.path} has no column step")
             except UserError as error:
@@ -45,7 +46,13 @@ class Log:
             file.write(kept.getvalue().encode())
         self._file = open(self.path, "a", newline="", encoding="utf-8")  # noqa: SIM115, open as long as the run
         self._csv = csv.DictWriter(self._file, COLUMNS)
-        self._write_elsewhere, self._close_elsewhere = open_elsewhere(folder, config, step)
+        self._write_elsewhere = self._close_elsewhere = lambda *_: None
+        try:
+            self._write_elsewhere, self._close_elsewhere = open_elsewhere(folder, config, step)
+        except UserError as error:
+            if step == 0:  # nothing is lost yet
+                raise
+            on_message(f"The log goes on in log.csv alone: {error}")
 
     def write(self, row: dict[str, object]):
         """Adds a row of values by COLUMNS; a column that it lacks stays empty."""
@@ -71,24 +78,35 @@ class Log:
 
 
 def open_elsewhere(folder: Path, config: Config, step: int):
-    """Returns what writes numbers, by name, of a step to config.log_to, and what closes it."""
+    """Returns what writes numbers, by name, of a step to config.log_to, and what closes it. Raises UserError where it fails."""
     logger = import_logger(config.log_to)
-    if config.log_to == "tensorboard":
-        writer = logger.SummaryWriter(folder / "tensorboard", purge_step=step + 1)  # hides what comes from there on
+    if logger is None:
+        return lambda numbers, step: None, lambda: None
+    open_it = {"tensorboard": open_tensorboard, "wandb": open_wandb}[config.log_to]
+    try:
+        return open_it(logger, folder, config, step)
+    except Exception as error:  # of a program of others: nobody is logged in, no network, a folder that cannot be made
+        reason = first_line(error).rstrip(".")
+        raise UserError(f"log_to = {config.log_to!r}: {reason}; mend that, or set log_to to None") from None
 
-        def write(numbers: dict[str, float], step: int):
-            for name, number in numbers.items():
-                writer.add_scalar(name, number, step)
-            writer.flush()
 
-        return write, writer.close
-    if config.log_to == "wandb":
-        id_file = folder / "wandb_run.txt"
-        known = {"id": id_file.read_text(), "resume": "must"} if step > 0 and id_file.exists() else {}
-        run = logger.init(project="alilama", name=config.model_name, dir=folder, config=asdict(config), **known)
-        id_file.write_text(run.id)
-        return lambda numbers, step: run.log(numbers, step=step), run.finish
-    return lambda numbers, step: None, lambda: None
+def open_tensorboard(logger: ModuleType, folder: Path, config: Config, step: int):
+    writer = logger.SummaryWriter(folder / "tensorboard", purge_step=step + 1)  # hides what comes from there on
+
+    def write(numbers: dict[str, float], step: int):
+        for name, number in numbers.items():
+            writer.add_scalar(name, number, step)
+        writer.flush()
+
+    return write, writer.close
+
+
+def open_wandb(logger: ModuleType, folder: Path, config: Config, step: int):
+    id_file = folder / "wandb_run.txt"
+    known = {"id": id_file.read_text(), "resume": "allow"} if step > 0 and id_file.exists() else {}  # it may be offline still
+    run = logger.init(project="alilama", name=config.model_name, dir=folder, config=asdict(config), **known)
+    id_file.write_text(run.id)
+    return lambda numbers, step: run.log(numbers, step=step), run.finish
 
 
 def import_logger(log_to: str | None) -> ModuleType | None:
@@ -109,12 +127,12 @@ def is_up_to(step: int, row: dict[str, str]) -> bool:
     return found is not None and found <= step
 
 
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """Returns the rows of a log.csv as they are, also where a spreadsheet wrote a byte order mark before them."""
+def read_rows(path: Path) -> Iterator[dict[str, str]]:
+    """Yields the rows of a log.csv as they are, also where a spreadsheet wrote a byte order mark before them."""
     check_is_file(path)
     try:
         with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
-            return list(csv.DictReader(file))
+            yield from csv.DictReader(file)
     except csv.Error as error:
         raise UserError(f"{path} is not a log of a training ({error})") from None
 

@@ -7,7 +7,6 @@ model that was best on the validation tokens.
 import io
 import pickle
 import zipfile
-from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -57,16 +56,16 @@ class Run:
     """A run of `num_steps` steps on token files: `step` are made, `best_loss` is the lowest validation loss so far.
 
     Where the time is given in which it has to end, `num_steps` is an estimate until it `is_settled`. `rounding` has what
-    decides how sums are rounded, by name, and `changes` says what of it is not as it was when the run was saved.
+    decided, when it was saved, how sums were rounded, see `rounding_of`.
     """
 
-    def __init__(self, config: Config, meta: TokenMeta, num_steps: int, rounding: Mapping[str, str | int | None] | None = None):
+    def __init__(self, config: Config, meta: TokenMeta, num_steps: int):
         self.config, self.meta, self.folder = config, meta, config.model_dir
-        self.rounding, self.changes = dict(rounding or {}), ""
+        self.rounding: dict[str, str | int | None] = {}
         self.num_steps, self.is_settled = num_steps, config.minutes is None
         self.step, self.best_loss = 0, float("inf")
 
-    def save(self, trained: Step):
+    def save(self, trainer: Trainer):
         """Writes training_state.pt, from which `go_on` goes on."""
         state = {
             "step": self.step,
@@ -77,8 +76,8 @@ class Run:
             "data": self._data(),
             "tokenizer_sha256": self.meta.tokenizer_sha256,
             "rng": get_rng_state(),
-            "rounding": self.rounding,
-            **trained.state_dict(),
+            "rounding": rounding_of(trainer),
+            **trainer.step.state_dict(),
         }
         save_state(self.folder, state)
 
@@ -98,7 +97,7 @@ class Run:
                 raise UserError(f"{self.folder} holds a run of another shape, see its config.json; choose another --model_name")
             self.step, self.best_loss = state["step"], state["best_loss"]
             self.num_steps, self.is_settled = state["num_steps"], state["is_settled"]
-            self.changes = differences(state.get("rounding", {}), self.rounding)
+            self.rounding = state.get("rounding", {})
         torch.manual_seed(self.config.seed + self.step + rank)  # dropout differs between processes
         if self.step > 0:
             try:
@@ -143,14 +142,14 @@ class Run:
 
 
 def rounding_of(trainer: Trainer) -> dict[str, str | int | None]:
-    """Returns what decides how the sums of a training are rounded, by name: with the same a CPU goes on bit for bit."""
+    """Returns what decides now how the sums of a training are rounded, by name: with the same a CPU goes on bit for bit."""
     is_cpu = trainer.device.type == "cpu"
     return {
         "device": trainer.device.type if trainer.device.type != "cuda" else torch.cuda.get_device_name(),
         "threads": torch.get_num_threads() if is_cpu else None,
         "processes": trainer.world_size,
         "precision": str(trainer.precision).removeprefix("torch."),
-        "compile_model": trainer.config.compile_model,
+        "compile_model": trainer.is_compiled,
         "micro_batch": trainer.micro_batch,
         "torch": str(torch.__version__),
     }
@@ -250,13 +249,10 @@ def start_from(folder: str, tokenizer: Tokenizer, config: Config) -> Model:
     return model
 
 
-def load_teacher(config: Config, tokenizer: Tokenizer, device: str) -> Model | Ensemble | None:
-    """Returns the model that the setting `teacher` names, several as one, None where it names none."""
+def load_teacher(config: Config, tokenizer: Tokenizer, device: str) -> Ensemble | None:
+    """Returns the models that the setting `teacher` names as one, None where it names none."""
     models = [load_known(folder, tokenizer, config) for folder in config.teacher_dirs]
-    if not models:
-        return None
-    teacher = models[0] if len(models) == 1 else Ensemble(models)
-    return teacher.to(device).requires_grad_(False)
+    return Ensemble(models).to(device).requires_grad_(False) if models else None
 
 
 def load_known(folder: str | Path, tokenizer: Tokenizer, config: Config, *, may_lack_frame: bool = False) -> Model:

@@ -46,7 +46,7 @@ class Trainer:
         optimizers: list[torch.optim.Optimizer],
         config: Config,
         precision: torch.dtype,
-        teacher: Model | Ensemble | None = None,
+        teacher: Ensemble | None = None,
         *,
         on_message: Callable[[str], None],
         may_ignore: bool = False,
@@ -237,14 +237,12 @@ def choose_precision(device: str, wanted: str) -> torch.dtype:
     return torch.float32
 
 
-def estimate_bytes(
-    model: Model, config: Config, precision: torch.dtype, windows: int, teacher: Model | Ensemble | None = None
-) -> int:
+def estimate_bytes(model: Model, config: Config, precision: torch.dtype, windows: int, teacher: Ensemble | None = None) -> int:
     """Returns about how much memory training takes at its peak, for `windows` of max_seq_len tokens computed at once."""
     update_numbers = OPTIMIZERS[config.optimizer].update_numbers
     update = 4 * sum(update_numbers(*matrix.weight.shape) for matrix in matrices_of(model))
     step = step_bytes(model, config, precision, windows, teacher)
-    teachers = 0 if teacher is None else 4 * teacher.num_parameters()
+    teachers = 0 if teacher is None else 4 * sum(weight.numel() for weight in teacher.parameters())
     training, evaluation = max(step, update), evaluation_bytes(model, config.eval_tokens)
     keeps_both = model.wte.weight.device.type == "cuda"  # what a graph takes stays its own
     return state_bytes(model, config) + teachers + (training + evaluation if keeps_both else max(training, evaluation))
@@ -257,15 +255,14 @@ def state_bytes(model: Model, config: Config) -> int:
     return 16 * model.num_parameters() + 4 * beyond_adamw
 
 
-def step_bytes(
-    model: Model, config: Config, precision: torch.dtype, windows: int, teacher: Model | Ensemble | None = None
-) -> int:
+def step_bytes(model: Model, config: Config, precision: torch.dtype, windows: int, teacher: Ensemble | None = None) -> int:
     """Returns about what a step takes besides.
 
     For each token what the backward pass needs: the residual stream in float32 (8 bytes a block for each number), and in
     `precision` the inputs of the matrices and their outputs, but for those that are added to the residual stream (with
     `recompute` of one block at a time, and the input of each); a chunk of logits and their gradients; and the gradient of the
-    embedding while it is summed over chunks. For a teacher its widest activations in one block, and a chunk of its logits.
+    embedding while it is summed over chunks. Of a teacher what its logits are made of, the widest activations in one
+    block, and a chunk of logits.
     """
     shape, size = model.config, precision.itemsize
     numbers = sum(matrix.in_features for matrix in matrices_of(model))
@@ -275,7 +272,11 @@ def step_bytes(
     if config.recompute:
         of_blocks = tokens * shape.blocks * 4 * shape.d_model + of_blocks // shape.blocks
     logits = min(tokens * shape.vocab_size, CHUNK_LOGITS[model.wte.weight.device.type]) * (8 + size)
-    taught = 0 if teacher is None else tokens * (4 * teacher.config.d_model + 2 * size * teacher.config.hidden_dim) + logits
+    taught = 0
+    if teacher is not None:
+        shapes = [each.config for each in teacher.models]  # which are computed one after the other
+        widest = max(4 * each.d_model + 2 * size * each.hidden_dim for each in shapes)
+        taught = tokens * (4 * sum(each.d_model for each in shapes) + widest) + logits
     return of_blocks + tokens * 8 * shape.d_model + logits + 8 * model.wte.weight.numel() + taught
 
 
@@ -284,7 +285,7 @@ def matrices_of(model: Model) -> list[nn.Linear]:
 
 
 def fitting_windows(
-    most: int, free: int, model: Model, config: Config, precision: torch.dtype, teacher: Model | Ensemble | None = None
+    most: int, free: int, model: Model, config: Config, precision: torch.dtype, teacher: Ensemble | None = None
 ) -> int:
     """Returns how many windows, at most `most`, are computed at once where so many bytes are free, by the estimate.
 

@@ -3,6 +3,7 @@
 import html
 import re
 import textwrap
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,11 +26,15 @@ Sample = dict[str, int | float | str]  # a line of samples.jsonl, see alilama/tr
 
 
 def write_page(folder: Path, samples: Sequence[Sample], *, is_growing: bool):
-    """Writes growing.html: the stages of a model, one at a time beside the curve. While it is growing the page loads anew."""
+    """Writes growing.html: the stages of a model, one at a time beside the curve.
+
+    While it is growing the page loads anew and says when it was written, for of a run that was killed it cannot know.
+    """
     stages = thin(samples, MAX_STAGES)
     parts = {
         "NAME": escape(folder.resolve().name),
         "ABOUT": escape(describe(stages, len(samples))),
+        "WRITTEN": draw_time(time.time()) if is_growing else "",
         "CURVE": draw_curve(stages),
         "STAGES": "\n".join(draw_stage(number, stages) for number in range(len(stages))),
         "STATE": "growing" if is_growing else "grown",
@@ -65,6 +70,12 @@ def describe(stages: Sequence[Sample], count: int) -> str:
         f"What it made of the same prompt, with the same seed, at {len(stages):,}{of} stages of its training. The curve: bits "
         "that it needs for a byte of text that it was not trained on; fewer are better."
     )
+
+
+def draw_time(now: float) -> str:
+    """Returns when the page was written, in seconds since 1970, as a part of it; its script says how long ago that was."""
+    form = '<p>Written <time id="written" datetime="%Y-%m-%dT%H:%M:%SZ">on %Y-%m-%d at %H:%M UTC</time>, while it trained.</p>'
+    return time.strftime(form, time.gmtime(now))
 
 
 def draw_stage(number: int, stages: Sequence[Sample]) -> str:
@@ -174,10 +185,10 @@ def plot_growing(name: str, samples: Sequence[Sample]) -> Figure:
         below.text(0.01, number + 0.1, str(number + 1), va="top", **mark)
         heading = ", ".join(filter(None, [title_of(stage), score_of(stage, samples)]))
         below.text(0.03, number + 0.05, heading, va="top", fontsize=8, fontweight="bold")
-        below.text(0.03, number + 0.27, shown(stage["story"]), va="top", fontsize=8, parse_math=False)
+        below.text(0.03, number + 0.27, beginning_of(stage["story"]), va="top", fontsize=8, parse_math=False)
     return figure
 
 
-def shown(story: str) -> str:
+def beginning_of(story: str) -> str:
     """Returns how a story begins, in lines of a picture."""
     return "\n".join(textwrap.wrap(drawable(" ".join(story.split())), LINE_CHARACTERS, max_lines=LINES, placeholder=" …"))

@@ -14,8 +14,9 @@ from matplotlib.textpath import text_to_path
 from alilama.common.errors import UserError
 from alilama.data.tokenizer import Tokenizer
 from alilama.model.model import Model
+from alilama.views.bidi import in_visual_order, is_right_to_left, join_arabic, visual_order
 from alilama.views.inside import piece_probabilities, surprise
-from alilama.views.pictures import drawable
+from alilama.views.pictures import drawable, drawable_characters
 
 WIDTH, MARGIN, LINE = 576, 20, 24  # points, of which 72 are an inch
 PARAGRAPH = 1.3  # lines, from the last of a paragraph to the next
@@ -31,7 +32,10 @@ def plot_story(model: Model, tokenizer: Tokenizer, text: str) -> Figure:
 
     Raises UserError for an empty text, one of more than MAX_LINES, and a special token in it.
     """
-    placed = list(wrap(piece_probabilities(model, tokenizer, text), width_of, WIDTH - 2 * MARGIN))
+    pieces, probabilities = zip(*piece_probabilities(model, tokenizer, text), strict=True)
+    letters = iter(join_arabic("".join(pieces), drawable_characters()))
+    pieces = ["".join(itertools.islice(letters, len(piece))) for piece in pieces]
+    placed = list(wrap(zip(pieces, probabilities, strict=True), width_of, WIDTH - 2 * MARGIN))
     last_line = max((line for _, line, *_ in placed), default=0)
     if last_line > MAX_LINES:
         raise UserError(f"the text fills {last_line:,.0f} lines of a picture: expected at most {MAX_LINES:,}")
@@ -39,8 +43,9 @@ def plot_story(model: Model, tokenizer: Tokenizer, text: str) -> Figure:
     figure = Figure(figsize=(WIDTH / 72, height / 72))
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, WIDTH), ylim=(height, 0))
     axes.axis("off")
-    for x, line, piece, probability in placed:
-        draw_piece(axes, MARGIN + x, MARGIN + LINE * (line + 0.5), piece, probability, FONT)
+    for line, on_line in itertools.groupby(placed, key=lambda place: place[1]):
+        for x, piece, probability in in_reading_direction(on_line, width_of, WIDTH - 2 * MARGIN, is_right_to_left(text)):
+            draw_piece(axes, MARGIN + x, MARGIN + LINE * (line + 0.5), piece, probability, FONT)
     x, y = MARGIN, height - MARGIN
     for piece in ("probability of each token:", *LEGEND):
         label, probability = (piece, 1) if isinstance(piece, str) else (f"{100 * piece:g}%", piece)
@@ -63,7 +68,7 @@ def wrap(
             for text, _ in run:
                 x, line = (0.0, line + PARAGRAPH) if text == "\n" else (x + measure(" " * len(text)), line)
             continue
-        word = [(drawable(text), probability) for text, probability in run]
+        word = [(shape, probability) for text, probability in run if (shape := drawable(text))]
         widths = [measure(text) for text, _ in word]
         if x > 0 and x + sum(widths) > line_width:
             x, line = 0.0, line + 1
@@ -72,6 +77,22 @@ def wrap(
                 x, line = 0.0, line + 1
             yield x, line, text, probability
             x += width
+
+
+def in_reading_direction(
+    line: Iterable[tuple[float, float, str, float]], measure: Callable[[str], float], line_width: float, from_right: bool
+) -> Iterator[tuple[float, str, float]]:
+    """Yields (x, text, probability) of what `wrap` placed on a line, as it is seen where words are read from right to left."""
+    parts, end = [], 0.0  # with the spaces between
+    for x, _, text, probability in line:
+        parts += [(x - end, " ", 0.0)] * (x > end) + [(measure(text), text, probability)]
+        end = x + measure(text)
+    x = line_width - end if from_right else 0.0
+    for place, turned in visual_order([text for _, text, _ in parts], from_right):
+        width, text, probability = parts[place]
+        if text != " ":
+            yield x, in_visual_order(text, turned), probability
+        x += width
 
 
 def width_of(text: str, font: FontProperties = FONT) -> float:

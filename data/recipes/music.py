@@ -348,7 +348,7 @@ def score(folder: Path, data: Path, out: Path, num_tunes: int, **sampling):
 
 
 def read_rows(path: Path) -> list[str]:
-    return [json.loads(line)["text"] for line in path.read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line)["text"] for line in path.read_bytes().splitlines()]
 
 
 def write_tunes(folder: Path, prompts: list[str], max_new_tokens: int, **sampling) -> tuple[list[str], list[bool]]:

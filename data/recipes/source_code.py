@@ -192,7 +192,7 @@ def is_trivial(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
 def read_texts(path: Path) -> list[str]:
     if not path.exists():
         raise UserError(f"{path} is not there: run python data/recipes/source_code.py make --out {path.parent} first")
-    return [json.loads(line)["text"] for line in path.read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line)["text"] for line in path.read_bytes().splitlines()]
 
 
 def main(argv: list[str]):

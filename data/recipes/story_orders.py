@@ -1,13 +1,15 @@
 """Stories told to order: a model that is given words, and how the story shall end, and writes that story.
 
     python data/download_tinystories.py --max_stories 20000        # or any text with lines <|endoftext|> between stories
-    python data/recipes/story_orders.py make --stories data/raw/tinystories.txt --valid data/tinystories_valid.txt \\
-        --out data/story_orders
+    python data/recipes/story_orders.py make --stories data/raw/tinystories.txt --valid data/tinystories_valid.txt
     python tokenize_data.py --data_files=data/story_orders/train.jsonl --val_files=data/story_orders/valid.jsonl \\
-        --tokens_dir=data/story_orders/tokens --init_from=models/alilama_2M
-    python train.py --tokens_dir=data/story_orders/tokens --init_from=models/alilama_2M --model_name=story_orders \\
-        --max_seq_len=512 --batch_size=8 --learning_rate=0.045 --minutes=10
-    python data/recipes/story_orders.py score models/story_orders --data data/story_orders
+        --tokens_dir=data/story_orders/tokens --init_from=models/alilama_7M
+    python train.py --tokens_dir=data/story_orders/tokens --model_name=story_orders --d_model=256 --blocks=8 \\
+        --max_seq_len=512 --batch_size=32 --dropout=0.15 --epochs=12 --eval_tokens=None
+    python data/recipes/story_orders.py score models/story_orders --baseline models/alilama_7M
+
+So models/alilama_7M_orders was made, in half a minute of an NVIDIA H200. On a CPU models/alilama_2M was trained on with orders:
+`--init_from=models/alilama_2M` in both commands, and `--max_seq_len=512 --batch_size=8 --learning_rate=0.045 --minutes=10`.
 
 A row is an order, made from a story, and the story: {"prompt": "words: dragon, cake; end: happy", "completion": "Once ..."}.
 """
@@ -189,7 +191,7 @@ def read_orders(path: Path) -> list[list[str]]:
     """Returns the words of the first orders of a file that ask for as many as are scored."""
     if not path.exists():
         raise UserError(f"{path} is missing: run {Path(__file__).name} make first, and name its folder by --data")
-    orders = [parse_order(json.loads(line)["prompt"])[0] for line in path.read_text(encoding="utf-8").splitlines()]
+    orders = [parse_order(json.loads(line)["prompt"])[0] for line in path.read_bytes().splitlines()]
     orders = [words for words in orders if len(words) == SCORED_WORDS][:MOST_SCORED]
     if not orders:
         raise UserError(f"{path} has no order of {SCORED_WORDS} words: make it from more stories")

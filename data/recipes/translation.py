@@ -202,7 +202,7 @@ def score(folder: Path, data: Path):
 def read_rows(path: Path) -> list[tuple[str, str]]:
     if not path.exists():
         raise UserError(f"{path} is missing: run {Path(__file__).name} make first, and name its folder by --data")
-    rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    rows = map(json.loads, path.read_bytes().splitlines())
     return [(row["prompt"], row["completion"]) for row in rows]
 
 

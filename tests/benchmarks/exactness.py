@@ -25,7 +25,7 @@ import alilama.data.text
 from alilama.data.tokenizer import Tokenizer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "data"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "data" / "tokenizer"))
 from oracles import PATTERN_STRINGS
 from test_exactness import CODE_POINTS, Peers, found_by_tiktoken, found_by_tokenizers, too_young
 

@@ -1,11 +1,13 @@
 import io
 import re
+import sys
 import tokenize
+from pathlib import Path, PureWindowsPath
 
 import pytest
 from helpers import ROOT
 
-from alilama.common.config import TYPES, USUAL, USUAL_SHAPE, Config, load_config, read_settings
+from alilama.common.config import TYPES, USUAL, USUAL_SHAPE, Config, load_config, quoted, read_settings
 from alilama.common.errors import UserError
 
 TRAINCONFIG = ROOT / "TRAINCONFIG.py"
@@ -46,7 +48,7 @@ def test_the_settings_as_they_are_can_be_used():
     assert config.data_files == "data/raw" and config.val_files is None
     assert config.d_model == 64 and config.eval_tokens == 200_000
     assert config.hidden_dim == 4 * 64
-    assert str(config.model_dir) == "models/stories"
+    assert config.model_dir == Path("models/stories")
 
 
 CHANGES = {
@@ -332,3 +334,11 @@ def test_help_works_with_a_percent_sign_in_a_value_or_comment(edited, capsys):
         load("--help", path=edited(sample_prompt='"100% of it"  # 50% of all prompts'))
     assert stopped.value.code == 0
     assert "50% of all prompts [100% of it]" in " ".join(capsys.readouterr().out.split())
+
+
+def test_commands_that_are_shown_are_quoted_as_the_system_quotes(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert [quoted(text) for text in ("models/owl", "Once upon", "it's")] == ["models/owl", "'Once upon'", "'it'\"'\"'s'"]
+    monkeypatch.setattr(sys, "platform", "win32")  # where cmd takes single quotes for a part of the name
+    shown = [quoted(text) for text in (PureWindowsPath(r"models\owl"), "Once upon", 'a "b"')]
+    assert shown == [r"models\owl", '"Once upon"', r'"a \"b\""']

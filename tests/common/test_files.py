@@ -39,6 +39,7 @@ def happened(monkeypatch) -> list[str]:
     return found
 
 
+@pytest.mark.posix
 def test_replacing_has_the_file_on_disk_before_it_takes_the_name_and_the_name_before_anything_else(tmp_path, happened):
     with replacing(tmp_path / "file") as file:
         file.write(b"new")
@@ -56,6 +57,7 @@ def test_a_file_system_that_syncs_no_folders_takes_files_all_the_same(number, tm
     assert files_of(tmp_path) == {"file": b"new"} and happened == ["file synced", "replaced"]
 
 
+@pytest.mark.posix
 def test_a_disk_that_fails_when_the_folder_is_synced_is_said(tmp_path, monkeypatch):
     def fails(folder, flags):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
@@ -71,10 +73,11 @@ def test_a_full_disk_is_said_with_the_file_that_did_not_fit(tmp_path):
 
 
 def test_a_folder_that_is_not_there_is_said_with_the_name_that_was_asked_for(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"missing/file'$"), replacing(tmp_path / "missing" / "file"):
+    with pytest.raises(FileNotFoundError, match=r"missing\W+file'$"), replacing(tmp_path / "missing" / "file"):
         pass
 
 
+@pytest.mark.posix
 def test_what_is_no_ordinary_file_is_not_replaced(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(UserError, match="not an ordinary file"), replacing(tmp_path / "pipe"):

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from helpers import ROOT, files_of, write_text
@@ -40,6 +41,7 @@ def test_a_folder_that_another_process_holds_is_refused_with_its_name(tmp_path, 
     assert list(files_of(tmp_path / "run")) == [".lock"]  # which is still the other's
 
 
+@pytest.mark.posix
 def test_a_killed_process_blocks_nobody_and_its_unfinished_files_are_removed(tmp_path, holder):
     write_text(tmp_path / "run", f"train.npy.{holder.pid}.alilama.part", "half")
     others = {"film.part", "archive.7z.001.part", f"README.md.{os.getpid()}.alilama.part"}  # the last of a process that lives
@@ -75,6 +77,7 @@ def test_two_in_one_process_are_two(tmp_path):
         pytest.fail("both hold it")
 
 
+@pytest.mark.posix
 def test_a_lock_whose_file_was_removed_before_it_was_taken_is_taken_anew(tmp_path, monkeypatch):
     is_taken, removed = locks.is_taken, []
 
@@ -90,6 +93,35 @@ def test_a_lock_whose_file_was_removed_before_it_was_taken_is_taken_anew(tmp_pat
     assert removed
 
 
+@pytest.mark.posix
+def test_windows_removes_the_lock_too_though_it_removes_nothing_that_is_open(tmp_path, monkeypatch):
+    """Windows is played: one byte is locked, at the position in the file, and what is open is not removed."""
+    opened, take, unlink = [], locks.take, Path.unlink
+
+    def locking(number: int, mode: str, num_bytes: int):
+        assert (os.lseek(number, 0, os.SEEK_CUR), mode, num_bytes) == (0, "at once", 1)
+        try:
+            locks.flock(number, locks.LOCK_EX | locks.LOCK_NB)
+        except BlockingIOError:
+            raise PermissionError(13, "Permission denied") from None
+
+    def unlink_closed(path: Path, missing_ok: bool = False):
+        if not all(file.closed for file in opened):
+            raise PermissionError(13, "The process cannot access the file")
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(locks, "sys", SimpleNamespace(platform="win32", argv=["train.py"]))
+    monkeypatch.setattr(locks, "msvcrt", SimpleNamespace(locking=locking, LK_NBLCK="at once"), raising=False)
+    monkeypatch.setattr(locks, "take", lambda folder: opened.append(take(folder)) or opened[-1])
+    monkeypatch.setattr(Path, "unlink", unlink_closed)
+    with locked(tmp_path / "run"):
+        with pytest.raises(UserError, match="another process"), locked(tmp_path / "run"):
+            pytest.fail("both hold it")
+        write_text(tmp_path / "run", "file", "")
+    assert list(files_of(tmp_path / "run")) == ["file"]
+
+
+@pytest.mark.posix
 def test_a_file_system_without_locks_is_written_all_the_same(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(locks.NO_LOCKS[0], "No locks available")

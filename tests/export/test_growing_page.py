@@ -71,6 +71,32 @@ def test_while_the_model_grows_the_page_shows_the_newest_stage(open_page):
     assert open_page(is_growing=True).run(SEEN) == [STORIES[3]]
 
 
+@pytest.mark.parametrize(
+    ("seconds", "age"),
+    [
+        (-90, "less than a minute ago"),  # another clock
+        (59, "less than a minute ago"),
+        (60, "1 minute ago"),
+        (3599, "59 minutes ago"),
+        (3600, "1 hour ago"),
+        (48 * 3600 - 1, "47 hours ago"),
+        (48 * 3600, "2 days ago"),
+        (1000 * 24 * 3600, "1,000 days ago"),
+    ],
+)
+def test_while_the_model_grows_the_page_says_how_old_it_is(seconds, age, open_page, monkeypatch):
+    monkeypatch.setattr("alilama.views.growing.time.time", lambda: 1_800_000_000)
+    browser = open_page(is_growing=True)
+    said = f"Date.now = () => {1000 * (1_800_000_000 + seconds)}, tellAge(), element('written').parentNode.textContent"
+    assert browser.run(said) == f"Written {age}, while it trained." and not browser.errors
+
+
+def test_a_page_of_a_moment_ago_says_so_by_itself_and_one_of_a_finished_model_nothing(open_page):
+    assert open_page(is_growing=True).run("element('written').textContent") == "less than a minute ago"
+    browser = open_page()
+    assert browser.run("document.querySelector('time')") is None and not browser.errors
+
+
 def test_on_a_phone_nothing_is_wider_than_the_screen(open_page):
     browser = open_page()
     browser.resize(360, 640, is_phone=True)
@@ -78,11 +104,12 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(open_page):
     browser.call("Emulation.clearDeviceMetricsOverride")
 
 
-def test_without_scripts_all_stages_are_seen(browser, open_page):
+def test_without_scripts_all_stages_are_seen_and_when_the_page_was_written(browser, open_page):
     browser.call("Emulation.setScriptExecutionDisabled", value=True)
     try:
-        open_page()
+        open_page(is_growing=True)
         assert browser.run(SEEN) == STORIES
+        assert browser.run("document.querySelector('time').textContent").startswith("on 20")
         assert browser.run("document.getElementById('play').offsetHeight") == 0
     finally:
         browser.call("Emulation.setScriptExecutionDisabled", value=False)

@@ -1,9 +1,9 @@
 """Kills runs of train.py and lets them go on: python tests/faults/kills.py --kills 1000
 
-A short run is killed (SIGKILL) before each system call with which it writes into its folder, once each, and then at moments
-drawn at random, up to five times in a row. Each time the same command goes on to the end, which is compared with that of a run
-nobody disturbed: weights byte for byte, every value of the training state bit for bit, the log but for the speed, and no file
-may be left over. Calls need strace.
+A short run is killed (SIGKILL) before each system call with which it writes into its folder, once each (before some, drawn at
+random, where half the kills are not enough), and then at moments drawn at random, up to five times in a row. Each time the same
+command goes on to the end, which is compared with that of a run nobody disturbed: weights byte for byte, every value of the
+training state bit for bit, the log but for the speed, and no file may be left over. Calls need strace.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from forks import STEPS, comparable, finish, fork_training, make_tokens, timed
+from forks import SETTINGS, STEPS, comparable, finish, fork_training, make_tokens, timed
 
 from alilama.training.resume import load_state
 
@@ -93,14 +93,18 @@ def go_on(folder: Path) -> str:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("settings", nargs="*", metavar="NAME=VALUE", help="settings of the run, such as compile_model=True")
     parser.add_argument("--kills", type=int, default=1000, help="how many in all [1000]")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--no_calls", action="store_true", help="only at random moments, where there is no strace")
     options = parser.parse_args()
+    SETTINGS.update(setting.split("=", 1) for setting in options.settings)
     rng, done, went_on, differ = random.Random(options.seed), Counter(), Counter(), []
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         make_tokens(folder)
+        timed(fork_training(folder))  # a compiler keeps what it made
+        shutil.rmtree(folder / "models")
         seconds = timed(fork_training(folder))
         whole = result_of(folder)
         assert len(whole["log"]) == STEPS
@@ -109,6 +113,7 @@ def main():
         if calls:
             assert result_of(folder) == whole, "two undisturbed runs differ"
         print(f"one run: {seconds:.1f} s, {len(calls)} calls with files of its folder", flush=True)
+        calls = rng.sample(calls, options.kills // 2) if len(calls) > options.kills // 2 else calls
         while done["before a call"] + done["at a moment"] < options.kills:
             shutil.rmtree(folder / "models", ignore_errors=True)
             how = "before a call" if calls else "at a moment"

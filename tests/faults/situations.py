@@ -1,9 +1,9 @@
 """Situations that are tried once each, with what comes of them: python tests/faults/situations.py
 
 Files that may not grow (ulimit -f), a user who may not write, an output that is closed in mid-run, pipes where files are
-expected, tokens that are cut while they are in use, a process of torchrun that is killed, TensorBoard that fails. Each prints
-its last lines; where the run ended early, the same command must go on to the end afterwards. Users need root, and torchrun
-takes a minute.
+expected, tokens that are cut while they are in use, a process of torchrun that is killed, TensorBoard that fails, and Weights &
+Biases where it is installed. Each prints its last lines; where the run ended early, the same command must go on to the end
+afterwards. Users need root, and torchrun takes a minute.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 from forks import ROOT, arguments, finish, fork, fork_training, make_tokens, tokenize_stories, train_here
@@ -33,7 +34,8 @@ def tried(name: str, action: Callable[[], None], folder: Path, *, goes_on: bool 
     ended = wait(pid)
     said = (folder / "output.txt").read_text(errors="replace").strip().splitlines()
     is_good = ended != "hangs" and "Traceback (most recent call last):" not in said
-    print(f"\n{name}: {ended}\n    " + "\n    ".join(said[-2:]), flush=True)
+    notes = [line for line in said[:-2] if line.startswith("The log goes on")]
+    print("\n    ".join([f"\n{name}: {ended}", *notes, *said[-2:]]), flush=True)
     if goes_on:
         shutil.rmtree(folder / "tokens")
         make_tokens(folder)
@@ -108,6 +110,19 @@ def with_tensorboard_that_fails():
     train_here(log_to="tensorboard")
 
 
+def with_wandb(mode: str, action: Callable[[], None] = lambda: None):
+    os.environ["WANDB_MODE"] = mode
+    before_step(5, action)
+    train_here(log_to="wandb")
+
+
+def kill_wandb():
+    for task in Path("/proc/self/task").iterdir():
+        for child in (task / "children").read_text().split():
+            if "wandb-core" in Path(f"/proc/{child}/cmdline").read_text():
+                os.kill(int(child), signal.SIGKILL)
+
+
 def torchrun(rank: int):
     """Two processes, of which one kills itself before step 7."""
     Path("killed.py").write_text(
@@ -121,6 +136,19 @@ def torchrun(rank: int):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "killed.py", *arguments()]
     result = subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, encoding="utf-8")
     print([line.strip() for line in result.stderr.splitlines() if "exitcode" in line or "Signal" in line][-1])
+
+
+WANDB = {
+    "Weights & Biases, offline": lambda: with_wandb("offline"),
+    "Weights & Biases, its process is killed": lambda: with_wandb("offline", kill_wandb),
+    "Weights & Biases, its folder is moved away": lambda: with_wandb("offline", lambda: os.rename("models/owl/wandb", "moved")),
+    "Weights & Biases, its folder cannot be made": lambda: (
+        Path("models/owl").mkdir(parents=True),
+        Path("models/owl/wandb").touch(),
+        with_wandb("offline"),
+    ),
+    "Weights & Biases, nobody is logged in": lambda: with_wandb("online"),
+}
 
 
 def main():
@@ -145,6 +173,7 @@ def main():
             True,
         ),
         "TensorBoard fails": (with_tensorboard_that_fails, False),
+        **({name: (action, False) for name, action in WANDB.items()} if find_spec("wandb") else {}),
         "the second process of torchrun is killed": (lambda: torchrun(1), True),
         "the first process of torchrun is killed": (lambda: torchrun(0), True),
     }

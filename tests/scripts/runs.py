@@ -64,7 +64,7 @@ batch = train.TrainingWindows.batch
 
 def stops(self, at):
     if at == step and os.environ.get("RANK", "1") == "1":  # of several processes only one hears of it
-        os.kill(os.getpid(), getattr(signal, name))
+        signal.raise_signal(getattr(signal, name))
     return batch(self, at)
 
 train.TrainingWindows.batch = stops

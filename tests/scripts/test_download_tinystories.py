@@ -3,6 +3,7 @@
 import importlib.util
 import random
 import sys
+from pathlib import Path
 
 import datasets
 import pytest
@@ -43,7 +44,7 @@ def test_the_splits_become_one_file_each_of_which_only_one_is_in_raw(tmp_path, l
     assert (tmp_path / "data/tinystories_valid.txt").read_bytes() == b"The end.\n<|endoftext|>\n"
     assert [source.path.name for source in find_sources(str(tmp_path / "data/raw"))] == ["tinystories.txt"]
     assert not list(tmp_path.rglob("*.part"))
-    assert done.stdout.splitlines()[-1].endswith("--val_files=data/tinystories_valid.txt")
+    assert done.stdout.splitlines()[-1].endswith(f"--val_files={Path('data/tinystories_valid.txt')}")
     assert "raw/tinystories.txt" in done.stderr and "Traceback" not in done.stderr  # the bar
 
 

@@ -149,6 +149,13 @@ def test_lines_of_others_that_are_none_are_refused_before_anything_is_read(refus
     assert "valid.txt: expected a CSV file with the columns name, context" in message and capsys.readouterr().out == ""
 
 
+def test_a_line_of_another_that_is_called_as_one_of_its_own_is_refused(refusal, model_folder, tmp_path):
+    (tmp_path / "valid.txt").write_text(TEXT, encoding="utf-8")
+    (tmp_path / "others.csv").write_text("name,context,bits_per_byte\nsliding windows,8,1.5\n")
+    message = refusal("alilama.evaluate", model_folder, "--data", "valid.txt", "--plot", "p.png", "--beside", "others.csv")
+    assert "--beside others.csv: 'sliding windows' is a line of" in message and "give it another name" in message
+
+
 def test_the_module_runs_as_a_command(run, model_folder, tmp_path):
     (tmp_path / "valid.txt").write_text(TEXT, encoding="utf-8")
     result = run("-m", "alilama.evaluate", model_folder, "--data", "valid.txt", "--context", "8,64", "--plot", "p.png")

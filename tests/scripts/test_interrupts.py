@@ -7,6 +7,8 @@ import sys
 import pytest
 from helpers import ROOT
 
+pytestmark = pytest.mark.posix
+
 COMMANDS = {
     "train.py": [str(ROOT / "train.py"), "--help"],
     "tokenize_data.py": [str(ROOT / "tokenize_data.py"), "--help"],

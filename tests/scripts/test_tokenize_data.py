@@ -213,7 +213,7 @@ def test_a_mistake_names_the_text_whose_tokens_are_still_there(refusal, run_here
 
 
 INTERRUPTED = """
-import os, signal, sys
+import signal, sys
 import tokenize_data
 from alilama.data.tokenizer import Tokenizer
 
@@ -221,7 +221,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a sh
 encode = Tokenizer.encode_block
 
 def interrupts(self, block):
-    os.kill(os.getpid(), signal.SIGINT)
+    signal.raise_signal(signal.SIGINT)
     return encode(self, block)
 
 Tokenizer.encode_block = interrupts

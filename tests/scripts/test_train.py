@@ -101,7 +101,7 @@ def test_a_model_that_gets_worse_does_not_replace_the_best_even_when_the_run_was
     monkeypatch.setattr(
         resume, "save_state", lambda folder, state: (at_step.append((state["step"], len(saved))), save_state(folder, state))
     )
-    before_step(11, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    before_step(11, lambda: signal.raise_signal(signal.SIGTERM))
     train_here()
     train_here()
     assert at_step == [(0, 0), (5, 1), (10, 2), (12, 2), (15, 2), (20, 2)]
@@ -365,7 +365,7 @@ def test_a_run_that_was_given_minutes_ends_in_time_and_goes_on_as_it_was_settled
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
     monkeypatch.setattr(budget, "matmul_speed", lambda device, precision: 1e11)  # which would wait for ever
     timed = {"minutes": 1, "train_tokens": None, "num_heads": None, "d_model": None, "batch_size": None, "eval_interval": None}
-    before_step(40, lambda: os.kill(os.getpid(), signal.SIGINT))
+    before_step(40, lambda: signal.raise_signal(signal.SIGINT))
     train_here(**timed)
     stopped = load_state(tmp_path / "models" / "owl")
     assert stopped["is_settled"] and 40 <= stopped["step"] < stopped["num_steps"]

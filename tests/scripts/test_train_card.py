@@ -1,6 +1,5 @@
 """The README.md that train.py writes into the folder of a model, and alilama.evaluate adds to."""
 
-import os
 import re
 import signal
 from pathlib import Path
@@ -43,7 +42,7 @@ def test_the_examples_on_the_card_run(owl, monkeypatch, capsys):
 
 
 def test_a_run_that_was_stopped_has_the_card_of_what_it_saved(train_here, before_step, tmp_path):
-    before_step(7, lambda: os.kill(os.getpid(), signal.SIGINT))
+    before_step(7, lambda: signal.raise_signal(signal.SIGINT))
     train_here()
     assert "| after | step 5: " in read_card(tmp_path / "models" / "owl")
 
@@ -59,7 +58,7 @@ def test_weights_that_are_not_the_best_change_no_card(train_here, before_step, t
     monkeypatch.setattr("alilama.training.scoring.Score.loss", property(loss))
     seen = []
     before_step(14, lambda: seen.append(read_card(tmp_path / "models" / "owl")))
-    before_step(16, lambda: os.kill(os.getpid(), signal.SIGINT))
+    before_step(16, lambda: signal.raise_signal(signal.SIGINT))
     train_here()
     assert "step 5: " in seen[0] and read_card(tmp_path / "models" / "owl") == seen[0]
 
@@ -89,7 +88,7 @@ def test_an_evaluation_goes_into_the_card_with_its_picture(owl, run_here, tmp_pa
 
 
 def test_the_card_of_a_run_that_goes_on_counts_all_of_it(train_here, before_step, tmp_path, trained):
-    before_step(7, lambda: os.kill(os.getpid(), signal.SIGINT))
+    before_step(7, lambda: signal.raise_signal(signal.SIGINT))
     train_here()
     train_here()
     ours, whole = read_card(tmp_path / "models" / "owl"), read_card(trained[0])

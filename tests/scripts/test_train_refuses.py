@@ -200,6 +200,7 @@ def ends_in_time():
     signal.signal(signal.SIGALRM, before)
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize(
     "file",
     [
@@ -221,6 +222,7 @@ def test_a_pipe_where_a_file_is_expected_is_refused_and_not_waited_for(
     assert Path(file).name in message and ("not an ordinary file" in message or "is missing" in message)
 
 
+@pytest.mark.posix
 def test_pipes_in_place_of_weights_and_of_a_log_are_refused(owl, refusal, ends_in_time):
     for name in ("model.safetensors", "log.csv"):
         (owl / name).unlink()

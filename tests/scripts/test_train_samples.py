@@ -1,7 +1,6 @@
 """What train.py keeps and shows of the stories that a model writes while it learns."""
 
 import json
-import os
 import signal
 
 import pytest
@@ -42,7 +41,7 @@ def test_a_sample_is_what_the_weights_of_then_write(trained):
 def test_a_page_shows_them_while_it_grows_and_a_picture_at_the_end(train_here, before_step, tmp_path):
     folder, seen = tmp_path / "models" / "owl", []
     before_step(7, lambda: seen.append((folder / "growing.html").read_text(encoding="utf-8")))
-    before_step(8, lambda: os.kill(os.getpid(), signal.SIGINT))
+    before_step(8, lambda: signal.raise_signal(signal.SIGINT))
     train_here()
     assert seen[0].count('class="stage"') == 2 and 'class="growing"' in seen[0]
     stopped = (folder / "growing.html").read_text(encoding="utf-8")
@@ -80,7 +79,7 @@ def test_what_cannot_be_written_does_not_end_the_training(train_here, tmp_path, 
 
 def test_damaged_samples_are_no_reason_not_to_go_on(train_here, before_step, tmp_path, capfd):
     folder = tmp_path / "models" / "owl"
-    before_step(7, lambda: os.kill(os.getpid(), signal.SIGINT))
+    before_step(7, lambda: signal.raise_signal(signal.SIGINT))
     train_here()
     (folder / "samples.jsonl").write_bytes(b"\xff\n")
     train_here()
@@ -90,11 +89,11 @@ def test_damaged_samples_are_no_reason_not_to_go_on(train_here, before_step, tmp
 
 def test_a_run_that_lost_its_samples_and_is_stopped_draws_none(train_here, before_step, tmp_path, capfd):
     folder = tmp_path / "models" / "owl"
-    before_step(6, lambda: os.kill(os.getpid(), signal.SIGINT))
+    before_step(6, lambda: signal.raise_signal(signal.SIGINT))
     train_here()
     (folder / "samples.jsonl").unlink()
     (folder / "growing.html").unlink()
-    before_step(7, lambda: os.kill(os.getpid(), signal.SIGINT))
+    before_step(7, lambda: signal.raise_signal(signal.SIGINT))
     train_here()
     assert "Stopped at step 8" in capfd.readouterr().out
     assert not (folder / "growing.html").exists()

@@ -133,7 +133,7 @@ def test_a_run_that_goes_on_keeps_its_choice_and_nothing_else(load, clock, make_
     run = Run(config, meta(1_000_000), 1000)
     run.folder.mkdir(parents=True)
     run.step = 10
-    run.save(trainer_of(model, make_config(), torch.float32, on_message=print).step)
+    run.save(trainer_of(model, make_config(), torch.float32, on_message=print))
     clock[0] += 1000
     budget_before = budget.matmul_speed
     budget.matmul_speed = None  # nothing is measured again

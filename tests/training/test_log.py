@@ -3,6 +3,7 @@ import json
 import os
 import sys
 import threading
+import tracemalloc
 import types
 
 import pytest
@@ -107,6 +108,7 @@ def test_a_log_that_is_none_is_set_aside_with_a_word_and_never_in_the_way(conten
     assert len(said) == 1 and "it is log.damaged.csv now" in said[0]
 
 
+@pytest.mark.posix
 def test_a_pipe_in_place_of_a_log_is_set_aside_and_not_waited_for(tmp_path, make_config):
     os.mkfifo(tmp_path / "log.csv")
     said, ended = [], threading.Event()
@@ -125,6 +127,20 @@ def test_a_file_that_is_no_table_is_one_line(tmp_path):
         read_log(write_text(tmp_path, "log.csv", "x" * 200_000))
 
 
+def test_of_a_long_log_memory_holds_the_numbers_and_not_the_text_beside_them(tmp_path, make_config):
+    log = Log(tmp_path, make_config(), 0, print)
+    for step in range(3000):
+        log.write(ROW | {"step": step})
+    log.close()
+    tracemalloc.start()
+    try:
+        rows = read_log(tmp_path / "log.csv")
+        kept, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(rows) == 3000 and peak < 1.3 * kept
+
+
 def test_a_log_elsewhere_that_fails_is_left_and_the_run_goes_on(tmp_path, make_config, monkeypatch):
     def fail(*_, **__):
         raise ConnectionError("the network is gone\nand more")
@@ -139,6 +155,7 @@ def test_a_log_elsewhere_that_fails_is_left_and_the_run_goes_on(tmp_path, make_c
     assert len(read_log(tmp_path / "log.csv")) == 2
 
 
+@pytest.mark.posix
 def test_a_row_that_cannot_be_written_is_told_and_the_run_goes_on(tmp_path, make_config):
     said = []
     log = Log(tmp_path, make_config(), 0, said.append)
@@ -180,8 +197,30 @@ def test_weights_and_biases_gets_settings_and_numbers_and_goes_on_with_the_same_
     first, (step, numbers), second, _, third, _ = calls
     assert first["name"] == "owl" and first["config"]["d_model"] == 96 and "id" not in first
     assert step == 10 and numbers["val_loss"] == 2.25 and numbers["learning_rate"] == 0.01
-    assert second["id"] == "x7" and second["resume"] == "must"
+    assert second["id"] == "x7" and second["resume"] == "allow"  # it begins one where the first was offline
     assert "id" not in third  # it begins again
+
+
+@pytest.mark.parametrize("log_to", ["wandb", "tensorboard"])
+def test_a_log_elsewhere_that_cannot_begin_is_refused_at_the_start_and_told_of_when_a_run_goes_on(
+    log_to, tmp_path, make_config, monkeypatch
+):
+    def fail(*_, **__):
+        raise ConnectionError("nobody is logged in.\nand more")
+
+    if log_to == "wandb":
+        monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=fail))
+    else:
+        (tmp_path / "tensorboard").write_text("no folder")
+    reason = "nobody is logged in" if log_to == "wandb" else ".*tensorboard.*"
+    with pytest.raises(UserError, match=f"^log_to = '{log_to}': {reason}; mend that, or set log_to to None$"):
+        Log(tmp_path, make_config(log_to=log_to), 0, print)
+    said = []
+    log = Log(tmp_path, make_config(log_to=log_to), 5, said.append)
+    log.write(EVALUATED)
+    log.close()
+    assert len(said) == 1 and said[0].startswith(f"The log goes on in log.csv alone: log_to = '{log_to}': ")
+    assert [row["step"] for row in read_log(tmp_path / "log.csv")] == [10]
 
 
 # ---- samples ----

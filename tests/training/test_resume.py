@@ -16,7 +16,7 @@ from alilama.data.tokenizer import Tokenizer
 from alilama.data.tokens import TokenMeta
 from alilama.model.folder import load_model, save_description, save_weights
 from alilama.training import resume
-from alilama.training.resume import Run, load_state, load_teacher, rounding_of, save_state, start_from
+from alilama.training.resume import Run, differences, load_state, load_teacher, rounding_of, save_state, start_from
 
 STATE = {
     "step": 3,
@@ -184,44 +184,47 @@ def test_weights_are_read_with_safetensors_and_states_with_weights_only(folder, 
 @pytest.mark.parametrize("step", [0, 3])
 def test_every_process_goes_on_with_random_numbers_of_its_own(step, make_trainer, make_config, tmp_path):
     """Else each would drop out the same activations of its share of a batch."""
-    trained = make_trainer().step
+    trainer = make_trainer()
     counts = {"train": 7, "val": 2}
     run = Run(make_config(models_dir=str(tmp_path)), TokenMeta(50, "0", counts, counts, counts, counts, {}), 9)
     run.step = step
-    save_description(run.folder, trained.model.config, Tokenizer([]))
-    run.save(trained)
+    save_description(run.folder, trainer.model.config, Tokenizer([]))
+    run.save(trainer)
     comes_next, drawn = torch.rand(4).tolist(), []
     for rank in (0, 1, 2, 1):
-        run.go_on(trained, rank)
+        run.go_on(trainer.step, rank)
         drawn.append(torch.rand(4).tolist())
     assert drawn[1] == drawn[3] and len(set(map(tuple, drawn))) == 3
     assert step == 0 or drawn[0] == comes_next
 
 
-def test_what_rounds_in_another_way_than_before_is_said_and_nothing_of_an_older_state(make_trainer, make_config, tmp_path):
-    trainer = make_trainer()
+def test_what_decided_how_sums_are_rounded_is_saved_as_it_is_then(make_trainer, make_config, tmp_path):
+    trainer = make_trainer(compile_model=True)
     rounding = rounding_of(trainer)
     assert rounding["threads"] == torch.get_num_threads() and rounding["precision"] == "float32"
+    assert rounding["compile_model"] is True and rounding["micro_batch"] == trainer.config.batch_size
     counts = {"train": 7, "val": 2}
     settings = make_config(models_dir=str(tmp_path)), TokenMeta(50, "0", counts, counts, counts, counts, {}), 9
-    for saved, now, said in [
-        (rounding, rounding, ""),
-        (rounding, {**rounding, "threads": 64}, f"threads = 64 instead of {rounding['threads']}"),
-        ({**rounding, "processes": 4, "device": "mps"}, rounding, "device = cpu instead of mps, processes = 1 instead of 4"),
-        ({}, rounding, ""),
-    ]:
-        run = Run(*settings, saved)
-        run.step = 3
-        save_description(run.folder, trainer.model.config, Tokenizer([]))
-        run.save(trainer.step)
-        going_on = Run(*settings, now)
-        going_on.go_on(trainer.step)
-        assert going_on.changes == said
+    run = Run(*settings)
+    run.step, trainer.is_compiled, trainer.micro_batch = 3, False, 4  # as where there is no compiler, and little memory
+    save_description(run.folder, trainer.model.config, Tokenizer([]))
+    run.save(trainer)
+    going_on = Run(*settings)
+    assert going_on.rounding == {}
+    going_on.go_on(trainer.step)
+    assert going_on.step == 3 and going_on.rounding == rounding | {"compile_model": False, "micro_batch": 4}
     state = load_state(run.folder)
     del state["rounding"]  # as it was saved once
     save_state(run.folder, state)
+    going_on = Run(*settings)
     going_on.go_on(trainer.step)
-    assert going_on.step == 3 and going_on.changes == ""
+    assert going_on.step == 3 and going_on.rounding == {}
+
+
+def test_only_what_was_saved_and_is_another_now_is_a_difference():
+    before, now = {"device": "mps", "processes": 4, "threads": 2}, {"device": "cpu", "processes": 1, "threads": 2, "torch": "3"}
+    assert differences(before, now) == "device = cpu instead of mps, processes = 1 instead of 4"
+    assert differences(now, now) == differences({}, now) == ""
 
 
 def test_a_model_learns_the_tokens_of_a_frame_and_keeps_all_else(folder, tokenizer, make_config):
@@ -257,7 +260,7 @@ def test_only_the_tokenizer_of_a_model_with_a_frame_or_without_is_taken(
     save_description(tmp_path / "framed", extended.config, tokenizer.with_frame())
     save_weights(tmp_path / "framed", extended)
     config.teacher = str(tmp_path / "framed")
-    assert load_teacher(config, tokenizer.with_frame(), "cpu").config == extended.config
+    assert load_teacher(config, tokenizer.with_frame(), "cpu").models[0].config == extended.config
     config.teacher = f"{tmp_path / 'framed'}, {tmp_path / 'framed'}"
     assert len(load_teacher(config, tokenizer.with_frame(), "cpu").models) == 2
     for tokens in (tokenizer, other_tokenizer.with_frame()):

@@ -1,6 +1,5 @@
 """Signals ask a run to stop; the second one ends it at once."""
 
-import os
 import signal
 
 import pytest
@@ -22,13 +21,13 @@ def test_the_first_signal_asks_and_the_second_ends_at_once(number):
     asked = []
     stop = StopRequest(lambda: asked.append(1))
     assert not stop.is_made(step=7, log_interval=5, world_size=1) and not asked
-    os.kill(os.getpid(), number)
+    signal.raise_signal(number)
     assert stop.is_made(step=7, log_interval=5, world_size=1) and asked == [1]
     with pytest.raises(KeyboardInterrupt):
-        os.kill(os.getpid(), number)
+        signal.raise_signal(number)
 
 
 def test_several_processes_look_at_it_at_rows_of_the_log_only():
     stop = StopRequest(lambda: None)
-    os.kill(os.getpid(), signal.SIGTERM)
+    signal.raise_signal(signal.SIGTERM)
     assert not stop.is_made(step=7, log_interval=5, world_size=2)

@@ -15,6 +15,7 @@ from alilama.common.errors import UserError
 from alilama.model import attention
 from alilama.model.attention import prepare_blocks
 from alilama.model.loss import CHUNK_LOGITS
+from alilama.model.model import Ensemble
 from alilama.training.optim import OPTIMIZERS
 from alilama.training.scoring import evaluation_bytes
 from alilama.training.trainer import choose_precision, estimate_bytes, fitting_windows, state_bytes, step_bytes
@@ -132,9 +133,13 @@ def test_the_estimate_of_an_update_is_near_what_it_takes(make_config, optimizer)
 
 
 def test_the_estimate_counts_a_teacher(make_config):
-    model, teacher = tiny_model(500, max_seq_len=16), tiny_model(500, d_model=64)
-    estimate = partial(estimate_bytes, model, make_config(eval_tokens=2), torch.float32)
-    assert estimate(100, teacher) - estimate(100) > 4 * teacher.num_parameters() + 100 * 16 * 4 * 64
+    model = tiny_model(500, max_seq_len=16)
+    teachers = [tiny_model(500, d_model=64), tiny_model(500, d_model=96)]
+    estimate = partial(estimate_bytes, model, make_config(eval_tokens=2, max_seq_len=16), torch.float32)
+    weights, joined = 4 * sum(each.num_parameters() for each in teachers), 4 * 500 * (64 + 96)
+    logits = 12 * 500 * 100 * 16
+    activations = 100 * 16 * 4 * ((64 + 96) + 96 + 2 * 4 * 96)  # the outputs of both, and those in a block of the widest
+    assert estimate(100, Ensemble(teachers)) - estimate(100) == weights + joined + logits + activations
 
 
 def test_the_estimate_is_that_of_a_step_or_of_an_evaluation_which_takes_more(make_config):

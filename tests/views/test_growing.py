@@ -120,6 +120,14 @@ def test_before_the_first_evaluation_there_is_no_curve(page_of):
     assert "svg" not in page.texts and page.texts["story"] == ["Once upon"]
 
 
+def test_while_it_grows_the_page_says_when_it_was_written_and_at_the_end_nothing_of_that(page_of, monkeypatch):
+    monkeypatch.setattr(growing.time, "time", lambda: 1_800_000_000.9)
+    page = page_of(SAMPLES, is_growing=True)
+    assert page.texts["p"][1] == "Written on 2027-01-15 at 08:00 UTC, while it trained."
+    assert ("time", {"id": "written", "datetime": "2027-01-15T08:00:00Z"}) in page.tags
+    assert "time" not in page_of(SAMPLES).texts
+
+
 def test_of_many_stages_the_page_shows_more_of_the_early_ones_and_the_best(page_of):
     samples = [sample(step, "Once " + "é" * 1500, 3 - step / 2000 if step != 1998 else 0.5) for step in range(3000)]
     kept = [row["step"] for row in thin(samples, growing.MAX_STAGES)]

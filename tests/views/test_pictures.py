@@ -1,3 +1,6 @@
+import itertools
+import json
+
 import matplotlib.image
 import pytest
 from helpers import tiny_model
@@ -8,6 +11,8 @@ from alilama.common.errors import UserError
 from alilama.views.heads import plot_attention
 from alilama.views.inside import next_tokens
 from alilama.views.pictures import (
+    MAX_PINS,
+    count_missing,
     drawable,
     plot_contexts,
     plot_log,
@@ -115,9 +120,17 @@ def test_a_picture_that_cannot_be_written_leaves_the_old_one_and_no_half_of_the_
 def test_what_no_font_has_is_a_sign_and_no_warning(recwarn, tmp_path, tokenizer):
     assert drawable("Zoë, “a”\udcff\x00日") == "Zoë, “a”" + 3 * "\ufffd"
     model = tiny_model(tokenizer.vocab_size)
-    for number, figure in enumerate([plot_story(model, tokenizer, "日\t߿"), plot_attention(model, tokenizer, "日\t߿")]):
-        save_figure(figure, tmp_path / f"{number}.png")
+    for number, plot in enumerate([plot_story, plot_attention]):
+        save_figure(plot(model, tokenizer, "日\t߿ ם س"), tmp_path / f"{number}.png")
     assert not recwarn.list
+
+
+def test_what_only_says_how_others_are_shown_is_left_out():
+    assert drawable("می\u200cکرد\ufeff") == "میکرد"
+
+
+def test_the_characters_that_a_font_lacks_are_counted():
+    assert count_missing("the 日\n日\t\x00 \ufffd") == 3  # not the sign that the text has itself
 
 
 @pytest.mark.parametrize("name", ["$^$", "a_b", "\udcff"])
@@ -154,6 +167,84 @@ def test_each_pass_over_the_text_is_marked(log):
     assert [text.get_text() for text in axes.texts if "from" not in text.get_text()] == ["epoch 1", "2"]
 
 
+# ---- pins ----
+
+
+@pytest.fixture
+def pinned(tmp_path):
+    """Writes a log with an evaluation for each story, after 10, 20, 30 ... steps, and the stories; returns its picture."""
+
+    def draw(*stories, before=""):
+        steps = range(1, len(stories) + 1)
+        rows = [f"{10 * i},{i * 1000000},0.1,{2 + 5 / i},{3 + 1 / i},{1 + 1 / i},0.001,5000" for i in steps]
+        (tmp_path / "log.csv").write_text("\n".join([LOG.splitlines()[0], *rows]) + "\n")
+        samples = [{"step": 10 * i, "tokens": 1, "prompt": "Once", "story": stories[i - 1]} for i in steps]
+        lines = "".join(json.dumps(sample) + "\n" for sample in samples)
+        (tmp_path / "samples.jsonl").write_text(before + lines, encoding="utf-8")
+        figure = plot_log(tmp_path / "log.csv")
+        figure.draw_without_rendering()
+        return figure
+
+    return draw
+
+
+def pins_of(axes):
+    """The texts above the axes, and where the line of each leads."""
+    texts = [text for text in axes.texts if text.get_transform() == axes.transAxes]
+    lines = [line for line in axes.get_lines() if line.get_transform() == axes.transAxes]
+    to_data = axes.transAxes + axes.transData.inverted()
+    return texts, [tuple(to_data.transform(line.get_xydata()[-1])) for line in lines]
+
+
+def test_what_the_model_wrote_is_pinned_to_the_curve(pinned):
+    unevaluated = '{"step": 15, "tokens": 1, "prompt": "Once", "story": "Once unseen"}\n'
+    axes = pinned("Once bl  gr\n$x^", "Once, a cat", before=unevaluated).axes[0]
+    texts, places = pins_of(axes)
+    assert [text.get_text() for text in texts] == ["… bl gr $x^", "…, a cat"]  # after the prompt
+    assert places == [pytest.approx((1, 4)), pytest.approx((2, 3.5))]
+    for line in axes.get_lines():
+        if line.get_transform() == axes.transAxes:  # straight down, from above the axes
+            (_, above), (x, top), (same_x, _) = line.get_xydata()
+            assert above > top == 1 and x == same_x
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 50])
+def test_pins_stand_side_by_side_between_the_title_and_the_curves(count, pinned):
+    figure = pinned(*[f"Once {i} " + "There WAS a big red ball " * 50 for i in range(count)])
+    [axes] = figure.axes
+    texts, _ = pins_of(axes)
+    numbers = [int(text.get_text().split()[1]) for text in texts]
+    assert len(numbers) == min(MAX_PINS, count) and numbers[-1] == count - 1 and (count == 1 or numbers[0] == 0)
+    steps = [after - before for before, after in itertools.pairwise(numbers)]
+    assert not steps or max(steps) - min(steps) <= 1  # evenly chosen
+    boxes = [text.get_window_extent() for text in texts]
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
+    curves, title = axes.get_window_extent(), axes.title.get_window_extent()
+    assert all(box.x0 >= curves.x0 and box.x1 <= curves.x1 for box in boxes)
+    assert all(curves.y1 < box.y0 and box.y1 < title.y0 for box in boxes)
+    assert [text.get_text().count("\n") for text in texts] == [3] * len(texts)
+
+
+def test_a_picture_without_samples_has_no_room_for_them(pinned, tmp_path):
+    whole = pinned("Once a cat").get_size_inches()
+    damaged = pinned("Once a cat", before='{"step": 1\n\x00\n[]\n')
+    assert len(pins_of(damaged.axes[0])[0]) == 1  # what can be read
+    without = pinned()
+    assert not pins_of(without.axes[0])[0] and without.get_size_inches()[1] < whole[1]
+    pinned("Once a cat")
+    (tmp_path / "samples.jsonl").unlink()
+    missing = plot_log(tmp_path / "log.csv")
+    (tmp_path / "samples.jsonl").mkdir()
+    for figure in (missing, plot_log(tmp_path / "log.csv")):
+        assert not pins_of(figure.axes[0])[0] and (figure.get_size_inches() == without.get_size_inches()).all()
+
+
+def test_letters_that_the_font_lacks_are_not_pinned_and_others_are_seen_as_they_are_read(pinned):
+    texts, places = pins_of(pinned("Once היה פעם", "Once 从前有一只猫").axes[0])
+    assert [text.get_text().strip("\u202d\u202c") for text in texts] == ["םעפ היה …"]
+    assert texts[0].get_horizontalalignment() == "right" and places == [pytest.approx((1, 4))]
+
+
 # ---- contexts ----
 
 
@@ -176,6 +267,21 @@ def test_the_lines_are_bits_per_byte_by_context_and_what_was_trained_is_shaded()
     assert axes.transData.transform((256, 0))[0] - axes.transData.transform((128, 0))[0] == pytest.approx(
         axes.transData.transform((1024, 0))[0] - axes.transData.transform((512, 0))[0]
     )  # each doubling is as wide
+
+
+def test_the_numbers_at_the_ends_do_not_touch():
+    ends = {"a": 1.5, "b": 1.4999, "c": 1.5, "d": 1.52, "e": 4.0}
+    figure = plot_contexts("owl", {name: {64: 2.0, 1024: bits} for name, bits in ends.items()}, trained=256)
+    figure.draw_without_rendering()
+    [axes] = figure.axes
+    labels = sorted(axes.texts, key=lambda text: text.get_window_extent().y0)
+    assert [float(text.get_text()) for text in labels] == [1.5, 1.5, 1.5, 1.52, 4.0]
+    assert labels[0].get_color() == axes.get_lines()[1].get_color()  # the lowest
+    boxes = [text.get_window_extent() for text in labels]
+    assert all(below.y1 <= above.y0 for below, above in itertools.pairwise(boxes))
+    assert all(box.x1 < axes.get_window_extent().x1 for box in boxes)
+    place = axes.transData.transform((1024, 4.0))
+    assert (boxes[-1].y0 + boxes[-1].y1) / 2 == pytest.approx(place[1], abs=2) and boxes[-1].x0 > place[0]  # where it ends
 
 
 @pytest.mark.parametrize(("name", "line"), [("$^$", {16: 3.0}), ("\udcff", {1: 0.0, 1 << 24: 0.0})])
@@ -201,6 +307,7 @@ def test_lines_are_read_from_a_file(encoding, tmp_path):
         "name,context,bits_per_byte\na,far,1\n",
         "name,context,bits_per_byte\na,0,1\n",
         "name,context,bits_per_byte\na,16,nan\n",
+        "name,context,bits_per_byte\na,16,1\nb,16,1\na,16,2\n",
         '"' + "x" * 200_000,
     ],
 )
@@ -229,6 +336,13 @@ def labels(axis):
 def test_a_token_is_labelled_so_that_it_is_seen(token, label, tokenizer):
     assert token_label(tokenizer, tokenizer.encode_ordinary("a")[0]) == "a"
     assert token_label(tokenizer, token[0]) == label  # the first 256 ids are the bytes
+
+
+def test_tokens_and_titles_from_the_right_are_seen_as_they_are_read():
+    tokenizer = Tokenizer.train_from_iterator(["שלום"] * 3, 264)
+    [token_id] = tokenizer.encode("שלום")
+    assert token_label(tokenizer, token_id).strip("\u202d\u202c") == "םולש"
+    assert "'םולש'" in plot_next_tokens(tiny_model(264), tokenizer, "שלום", 3).axes[0].get_title()
 
 
 def test_the_label_of_a_long_token_is_cut():

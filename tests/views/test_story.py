@@ -1,4 +1,5 @@
 import itertools
+import unicodedata
 
 import pytest
 
@@ -6,7 +7,7 @@ from alilama import load_model
 from alilama.common.errors import UserError
 from alilama.views.inside import piece_probabilities
 from alilama.views.pictures import save_figure
-from alilama.views.story import LEGEND, PARAGRAPH, plot_story, width_of, wrap
+from alilama.views.story import LEGEND, MARGIN, PARAGRAPH, WIDTH, in_reading_direction, plot_story, width_of, wrap
 
 TEXT = "Mia and Tom ran home, $^$ and Zoë was glad to see them again in the garden. " * 2 + "\nThe end"
 
@@ -81,7 +82,37 @@ def test_the_width_of_spaces_counts():
     assert width_of(" a ") == pytest.approx(width_of("a") + 2 * width_of(" "), abs=0.5) and width_of(" ") > 2
 
 
-@pytest.mark.parametrize("content", [" ", "\n", "\x00\t\r", "\udcff", "x" * 300])
+def test_words_from_the_right_begin_at_the_right_and_others_within_them_at_the_left():
+    line = [(0, 0, "אב", 0.1), (2, 0, "ג", 0.2), (4, 0, "cd", 0.3), (6, 0, "e", 0.4), (8, 0, "ד", 0.5)]
+    found = [(x, text.strip("\u202d\u202c"), probability) for x, text, probability in in_reading_direction(line, len, 20, True)]
+    assert found == [(11, "ד", 0.5), (13, "cd", 0.3), (15, "e", 0.4), (17, "ג", 0.2), (18, "בא", 0.1)]
+    assert list(in_reading_direction(line[2:4], len, 20, False)) == [(4, "cd", 0.3), (6, "e", 0.4)]
+
+
+def test_a_text_from_the_right_is_read_from_there(tiny):
+    text = "היה היה פעם ילד קטן בשם דני והוא גר בעיר גדולה עם אמא אבא וחתול שחור אחד. " * 2 + "\nסוף"
+    axes = plot_story(*tiny, text).axes[0]
+    drawn = list(zip(axes.texts, axes.patches, strict=True))[: -len(LEGEND) - 1]
+    drawn.sort(key=lambda pair: (pair[0].get_position()[1], -pair[0].get_position()[0]))
+    assert "".join(label.get_text().strip("\u202d\u202c") for label, _ in drawn) == "".join(text.split())
+    ends = [box.get_x() + box.get_width() for _, box in drawn]
+    assert max(ends) == pytest.approx(WIDTH - MARGIN, abs=1) and min(box.get_x() for _, box in drawn) >= MARGIN
+    assert len({label.get_position()[1] for label, _ in drawn}) > 2
+
+
+def test_arabic_letters_join_across_tokens(tiny):
+    labels = [text.get_text() for text in plot_story(*tiny, "سلام").axes[0].texts[: -len(LEGEND) - 1]]
+    names = [unicodedata.name(label.strip("\u202d\u202c")).split()[2:4] for label in labels]
+    assert names == [["MEEM", "ISOLATED"], ["ALEF", "FINAL"], ["LAM", "MEDIAL"], ["SEEN", "INITIAL"]]
+
+
+def test_what_has_no_shape_has_no_box(tiny):
+    axes = plot_story(*tiny, "a\u200cb").axes[0]
+    assert [text.get_text() for text in axes.texts][: -len(LEGEND) - 1] == ["a", "b"]
+    assert all(box.get_width() > 0 for box in axes.patches)
+
+
+@pytest.mark.parametrize("content", [" ", "\n", "\x00\t\r", "\udcff", "x" * 300, "\u200c", "א\u200f"])
 def test_any_text_can_be_drawn(content, tiny, tmp_path):
     save_figure(plot_story(*tiny, content), tmp_path / "story.png")
     assert (tmp_path / "story.png").read_bytes().startswith(b"\x89PNG")

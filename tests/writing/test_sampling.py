@@ -146,7 +146,7 @@ def test_every_field_changes_the_distribution_and_is_on_the_command_line_and_a_s
     assert slider.value == pytest.approx(value)
 
 
-@pytest.mark.parametrize("names", combinations(OTHER_VALUES, 2), ids=" ".join)
+@pytest.mark.parametrize("names", list(combinations(OTHER_VALUES, 2)), ids=" ".join)
 def test_whatever_two_fields_keep_is_a_distribution(names):
     logits = 3 * torch.randn(200, 20, generator=torch.Generator().manual_seed(0))
     found = next_token_probabilities(logits, Sampling(**{name: OTHER_VALUES[name] for name in names}), logits > 2)

@@ -349,6 +349,7 @@ def test_an_error_of_an_id_itself_is_not_hidden():
         Tokenizer([]).decode([97, Interrupted()])
 
 
+@pytest.mark.posix
 def test_a_forked_child_encodes_while_threads_of_its_parent_do():
     tok = Tokenizer([(97, 98)])
     with ThreadPoolExecutor(3) as pool:

@@ -12,6 +12,7 @@ import pytest
 import regex
 import tiktoken
 import tokenizers
+from helpers import ROOT
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from oracles import PATTERN_STRINGS, examples
@@ -154,3 +155,7 @@ def test_random_strings_are_encoded_as_in_tiktoken_and_in_tokenizers(peers_by_pa
     assume("<|endoftext|>" not in text)  # a special token to tokenizers, and hypothesis tries the words of our source
     for peers in peers_by_pattern.values():
         peers.assert_agree([text])
+
+
+def test_the_benchmark_that_compares_more_text_finds_what_it_takes_from_here(run):
+    assert run(ROOT / "tests" / "benchmarks" / "exactness.py", "--help").returncode == 0

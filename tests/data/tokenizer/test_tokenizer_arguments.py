@@ -8,7 +8,7 @@ import pytest
 import regex
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from oracles import examples
+from oracles import PATTERN_STRINGS, examples
 
 from alilama import _bpe
 from alilama.common.errors import UserError
@@ -261,9 +261,8 @@ def test_training_learns_or_refuses(texts, vocab_size, settings):
 
 # ---- patterns ----
 
-SAID = (
-    "expected one of gpt4, gpt2, qwen35, or a regular expression of at most 10,000 characters, without NUL or half a surrogate"
-)
+NAMES = ", ".join(PATTERN_STRINGS)
+SAID = f"expected one of {NAMES}, or a regular expression of at most 10,000 characters, without NUL or half a surrogate"
 
 
 @pytest.mark.parametrize(

@@ -333,3 +333,10 @@ def test_the_same_seed_writes_the_same_tunes_and_another_one_does_not(tmp_path, 
     one, again, other = ((tmp_path / f"{name}.abc").read_bytes() for name in ("one", "again", "other"))
     assert one == again != other
     assert capsys.readouterr().out.count("none\n") == 3  # of noise no bars add up
+
+
+def test_a_row_ends_where_its_line_does_whatever_is_in_it(tmp_path):
+    tunes = [f"T:One\u2028two\x85\n{HEAD}abc", f"{HEAD}def"]
+    rows = [json.dumps({"text": tune}, ensure_ascii=False) + "\n" for tune in tunes]
+    (tmp_path / "rows.jsonl").write_bytes("".join(rows).encode())
+    assert music.read_rows(tmp_path / "rows.jsonl") == tunes

@@ -242,3 +242,9 @@ def test_missing_rows_are_one_line(tmp_path):
     (tmp_path / "valid.jsonl").write_text('{"prompt": "words: cake", "completion": "A cake."}\n')
     with pytest.raises(UserError, match="no order of 3 words"):
         story_orders.read_orders(tmp_path / "valid.jsonl")
+
+
+def test_a_row_ends_where_its_line_does_whatever_is_in_it(tmp_path):
+    row = {"prompt": "words: cake, kite, lamp", "completion": "A cake,\u2028a kite,\x85\na lamp."}
+    (tmp_path / "rows.jsonl").write_bytes((json.dumps(row, ensure_ascii=False) + "\n").encode())
+    assert story_orders.read_orders(tmp_path / "rows.jsonl") == [["cake", "kite", "lamp"]]

@@ -290,6 +290,12 @@ def test_missing_rows_are_one_line(tmp_path):
         translation.read_rows(tmp_path / "train.jsonl")
 
 
+def test_a_row_ends_where_its_line_does_whatever_is_in_it(tmp_path):
+    row = {"prompt": "One\u2028two\x85", "completion": "Eins\u2029\nzwei"}
+    (tmp_path / "rows.jsonl").write_bytes((json.dumps(row, ensure_ascii=False) + "\n").encode())
+    assert translation.read_rows(tmp_path / "rows.jsonl") == [(row["prompt"], row["completion"])]
+
+
 def test_a_model_translates_each_text_as_it_would_alone(model_folder, monkeypatch):
     monkeypatch.setattr(translation, "MAX_LETTERS", 10)
     texts = ("Open file", "Lily", "The dog ran home")
