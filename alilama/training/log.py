@@ -47,12 +47,13 @@ class Log:
         self._file = open(self.path, "a", newline="", encoding="utf-8")  # noqa: SIM115, open as long as the run
         self._csv = csv.DictWriter(self._file, COLUMNS)
         self._write_elsewhere = self._close_elsewhere = lambda *_: None
-        try:
-            self._write_elsewhere, self._close_elsewhere = open_elsewhere(folder, config, step)
-        except UserError as error:
-            if step == 0:  # nothing is lost yet
-                raise
-            on_message(f"The log goes on in log.csv alone: {error}")
+        if config.log_to is not None:
+            try:
+                self._write_elsewhere, self._close_elsewhere = open_elsewhere(folder, config, step)
+            except UserError as error:
+                if step == 0:  # nothing is lost yet
+                    raise
+                on_message(f"The log goes on in log.csv alone: {error}")
 
     def write(self, row: dict[str, object]):
         """Adds a row of values by COLUMNS; a column that it lacks stays empty."""
@@ -80,11 +81,8 @@ class Log:
 def open_elsewhere(folder: Path, config: Config, step: int):
     """Returns what writes numbers, by name, of a step to config.log_to, and what closes it. Raises UserError where it fails."""
     logger = import_logger(config.log_to)
-    if logger is None:
-        return lambda numbers, step: None, lambda: None
-    open_it = {"tensorboard": open_tensorboard, "wandb": open_wandb}[config.log_to]
     try:
-        return open_it(logger, folder, config, step)
+        return {"tensorboard": open_tensorboard, "wandb": open_wandb}[config.log_to](logger, folder, config, step)
     except Exception as error:  # of a program of others: nobody is logged in, no network, a folder that cannot be made
         reason = first_line(error).rstrip(".")
         raise UserError(f"log_to = {config.log_to!r}: {reason}; mend that, or set log_to to None") from None

@@ -168,7 +168,7 @@ def saved_settings(folder: Path) -> dict[str, object]:
 
 
 def save_state(folder: Path, state: dict):
-    """Writes training_state.pt: tensors and plain values under the names in STATE_TYPES."""
+    """Writes training_state.pt: tensors and plain values under the names in STATE_TYPES, and `rounding`."""
     content = io.BytesIO()
     torch.save(state, content)  # not into the file, for torch hides what a full disk says
     with replacing(folder / "training_state.pt") as file:

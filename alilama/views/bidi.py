@@ -1,17 +1,20 @@
 """Lines of right-to-left scripts in the order in which they are seen, for matplotlib draws each character after the one before.
 
-The bidirectional algorithm of Unicode (Standard Annex #9) without embeddings, with numbers after Arabic letters as after Hebrew
-ones, and Arabic letters in the forms that join.
+The bidirectional algorithm of Unicode (Standard Annex #9) without embeddings and pairs of brackets, with numbers after Arabic
+letters as after Hebrew ones, and Arabic letters in the forms that join.
 """
 
-import itertools
+import re
 import unicodedata
 from collections.abc import Collection, Sequence
 
 import regex
 
-LETTERS = {"L": "L", "R": "R", "AL": "R"}  # the directions of bidirectional classes
-DIRECTIONS = LETTERS | {"EN": "N", "AN": "N"}  # numbers, read from the left within any script
+# By bidirectional class: letters read from the left and from the right, numbers, and what may stand within or beside a number.
+KINDS = {"L": "L", "R": "R", "AL": "R", "EN": "N", "AN": "N", "CS": "S", "ES": "S", "ET": "T"}
+# Runs of kinds: what is read from the right in a line that is not, what from the left within that, numbers too; or one part.
+FROM_RIGHT = re.compile("R(?:[^L]*(?:R|NT*))?|.")
+FROM_LEFT = re.compile("(?:L(?:[^R]*(?:L|NT*))?|T*N(?:S?N)*T*)+|.")
 MIRRORED = str.maketrans("()[]{}<>«»‹›", ")(][}{><»«›‹")
 OVERRIDE = "\N{LEFT-TO-RIGHT OVERRIDE}{}\N{POP DIRECTIONAL FORMATTING}"  # or matplotlib 3.11 would order it once more
 JOINS = {(False, False): "<isolated>", (False, True): "<initial>", (True, True): "<medial>", (True, False): "<final>"}
@@ -19,7 +22,7 @@ JOINS = {(False, False): "<isolated>", (False, True): "<initial>", (True, True):
 
 def is_right_to_left(text: str) -> bool:
     """Whether the first letter of a text is of a script that is."""
-    return next((LETTERS[kind] == "R" for kind in map(unicodedata.bidirectional, text) if kind in LETTERS), False)
+    return next((kind == "R" for kind in map(kind_of, text) if kind in "LR"), False)
 
 
 def in_visual_order(line: str, from_right: bool) -> str:
@@ -33,35 +36,18 @@ def in_visual_order(line: str, from_right: bool) -> str:
 
 def visual_order(texts: Sequence[str], from_right: bool) -> list[tuple[int, bool]]:
     """Returns the places of the parts of a line from left to right, and whether each is read from right to left itself."""
-    base = "R" if from_right else "L"
-    levels = [{"L": 2 * from_right, "R": 1, "N": 2}[direction] for direction in resolve(texts, base)]  # odd: from the right
-    order = [*range(len(texts))]
-    for level in (2, 1):  # rule L2
-        runs = [[*run] for _, run in itertools.groupby(order, lambda i, level=level: levels[i] >= level)]
-        order = [i for run in runs for i in (run[::-1] if levels[run[0]] >= level else run)]
-    return [(i, levels[i] == 1) for i in order]
+    kinds, order = "".join(map(kind_of, texts)), []
+    for start, end in [(0, len(kinds))] if from_right else [run.span() for run in FROM_RIGHT.finditer(kinds)]:
+        is_turned = from_right or kinds[start] == "R"
+        for part in [*FROM_LEFT.finditer(kinds, start, end)][::-1]:
+            order += [(i, is_turned and not {"L", "N"} & {*part[0]}) for i in range(*part.span())]
+    return order
 
 
-def resolve(texts: Sequence[str], base: str) -> list[str]:
-    """Returns L, R or N for each part of a line: the direction of its first letter or number, or else of those around it."""
-    kinds = [[unicodedata.bidirectional(character) for character in text] for text in texts]
-    known = [next((DIRECTIONS[kind] for kind in each if kind in DIRECTIONS), None) for each in kinds]
-    for i, each in enumerate(kinds):  # rules W4 and W5: 12.5 and 50%
-        around = [known[j] for j in (i - 1, i + 1) if 0 <= j < len(known)]
-        if (each in (["CS"], ["ES"]) and around == ["N", "N"]) or (each == ["ET"] and "N" in around):
-            known[i] = "N"
-    letter = base
-    for i, direction in enumerate(known):  # W7: a number is one with the letters before it that are read from the left too
-        letter = direction if direction in ("L", "R") else letter
-        known[i] = letter if (direction, letter) == ("N", "L") else direction
-    before, after = fill(known, base), fill(known[::-1], base)[::-1]  # N1 and N2, to which numbers are as R
-    return [direction or (left if left == right else base) for direction, left, right in zip(known, before, after, strict=True)]
-
-
-def fill(directions: Sequence[str | None], base: str) -> list[str]:
-    """Returns for each place the last direction up to it, L or R."""
-    nearest = itertools.accumulate(directions, lambda last, new: {None: last, "N": "R"}.get(new, new), initial=base)
-    return [*nearest][1:]
+def kind_of(text: str) -> str:
+    """Returns the kind of the first letter or number of a part of a line, or else of its first character."""
+    kinds = [KINDS.get(unicodedata.bidirectional(character), " ") for character in text]
+    return next((kind for kind in kinds if kind in "LRN"), kinds[0])
 
 
 def join_arabic(text: str, drawable: Collection[int]) -> str:

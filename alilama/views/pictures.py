@@ -95,13 +95,15 @@ def cut_cliff(axes: Axes, trained: Sequence[dict[str, float]], validated: Sequen
 
 
 def mark_epochs(axes: Axes, rows: Sequence[dict[str, float]]):
-    """Marks each whole pass over the training text, up to MAX_EPOCHS of them."""
+    """Marks each whole pass over the training text; where there are more than MAX_EPOCHS, each second, third or so."""
     if not (whole := [row for row in rows if row.get("epoch", 0) > 0 and row.get("tokens", 0) > 0]):
         return
     tokens_of_epoch = whole[-1]["tokens"] / whole[-1]["epoch"] / 1e6
-    for epoch in range(1, min(MAX_EPOCHS, math.floor(whole[-1]["epoch"])) + 1):
+    passes = math.floor(whole[-1]["epoch"])
+    every = max(1, math.ceil(passes / MAX_EPOCHS))
+    for epoch in range(every, passes + 1, every):
         axes.axvline(epoch * tokens_of_epoch, color="gray", linestyle=":", linewidth=1, zorder=0)
-        label = f"epoch {epoch}" if epoch == 1 else str(epoch)
+        label = f"epoch {epoch}" if epoch == every else str(epoch)
         place = {"xycoords": axes.get_xaxis_transform(), "textcoords": "offset points"}
         axes.annotate(label, (epoch * tokens_of_epoch, 0), (-3, 4), ha="right", color="gray", fontsize=8, **place)
 

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "counter.hpp"
-#include "pair_map.hpp"
+#include "merges.hpp"
 
 namespace alilama {
 

@@ -19,7 +19,14 @@ ALL = range(0x110000)  # characters that a font might have
         ("אב 50% גד 3-4", True, "3-4 דג 50% בא"),
         ("אב 7 cd", True, "cd 7 בא"),  # a number is not one with the letters after it
         ("אב cd 7 גד", True, "דג cd 7 בא"),  # but with those before it
+        ("אב 7th גד", True, "דג 7th בא"),
+        ("אב cd 50% גד", True, "דג cd 50% בא"),
+        ("אב cd% גד", True, "דג %cd בא"),
         ("ab אב 7 ef", False, "ab 7 בא ef"),
+        ("ab אב 50% ef", False, "ab 50% בא ef"),
+        ("ab אב% ef", False, "ab בא% ef"),
+        ("(ab) אב", False, "(ab) בא"),
+        ("אב $5 גד", True, "דג $5 בא"),
         ("אב (גד) 7", True, "7 (דג) בא"),
         ("ab גד הו, ef", False, "ab וה דג, ef"),
         ("ab אב", True, "בא ab"),
@@ -44,6 +51,7 @@ def test_words_are_ordered_as_their_characters_are():
     assert "".join(words[i] for i, _ in visual_order(words, from_right=True)) == "גד cd 12 אב"
     turned = [words[i] for i, turned in visual_order(words, from_right=True) if turned]
     assert turned == ["גד", " ", " ", "אב"]
+    assert visual_order(["אב", " ", "(12)"], from_right=True) == [(2, False), (1, True), (0, True)]
     assert visual_order([], from_right=True) == []
 
 

@@ -167,6 +167,15 @@ def test_each_pass_over_the_text_is_marked(log):
     assert [text.get_text() for text in axes.texts if "from" not in text.get_text()] == ["epoch 1", "2"]
 
 
+def test_the_marks_of_many_passes_do_not_touch(log):
+    log.write_text("step,tokens,epoch,train_loss\n1,1000000,1.7,2.0\n2,100000000,170.5,2.0\n")
+    figure = plot_log(log)
+    figure.draw_without_rendering()
+    labels = figure.axes[0].texts
+    assert [text.get_text() for text in labels] == ["epoch 9", *map(str, range(18, 171, 9))]
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(text.get_window_extent() for text in labels))
+
+
 # ---- pins ----
 
 
