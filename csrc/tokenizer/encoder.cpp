@@ -16,7 +16,8 @@ namespace alilama {
 #define ALILAMA_NOINLINE __attribute__((noinline))
 #endif
 
-constexpr size_t kMaxMatched = size_t{1} << 24;  // bytes of all tokens, for each of which a trie may need a node
+constexpr size_t kMaxMatched = size_t{1} << 23;  // bytes of all tokens, for each of which a trie may need a node
+constexpr size_t kMaxScanned = 64;               // bytes of a piece; longer ones are merged by rank
 
 Encoder::Encoder(const Vocabulary& vocabulary)
     : byte_ids_(vocabulary.byte_ids), merges_(vocabulary.merges), joins_(vocabulary.merges.size()) {
@@ -57,6 +58,33 @@ Encoder::Encoder(const Vocabulary& vocabulary)
 bool Encoder::merges_to(std::string_view piece, TokenId id) const {
     std::vector<TokenId> ids(piece.size());
     return merge(piece, ids.data()) == ids.data() + 1 && ids[0] == id;
+}
+
+// Merges neighbouring ids, lowest rank first, leftmost on ties, until no pair has a merge (Sennrich et al. 2016,
+// arXiv:1508.07909). O(size * merges done).
+template <class Id>
+Id* Encoder::merge_by_scanning(const uint8_t* p, size_t size, Id* out) const {
+    TokenId ids[kMaxScanned];
+    uint32_t ranks[kMaxScanned];  // ranks[i]: of the merge of ids[i] and ids[i + 1], kMissing if there is none
+    for (size_t i = 0; i < size; ++i) ids[i] = byte_ids_[p[i]];
+    for (size_t i = 0; i + 1 < size; ++i) ranks[i] = merges_.find(ids[i], ids[i + 1]);
+    while (size > 1) {
+        size_t best = 0;
+        uint32_t best_rank = ranks[0];
+        for (size_t i = 1; i + 1 < size; ++i) {
+            best = ranks[i] < best_rank ? i : best;
+            best_rank = std::min(best_rank, ranks[i]);
+        }
+        if (best_rank == Merges::kMissing) break;
+        ids[best] = merges_[best_rank].result;
+        --size;
+        for (size_t i = best + 1; i < size; ++i) ids[i] = ids[i + 1];
+        for (size_t i = best + 1; i + 1 < size; ++i) ranks[i] = ranks[i + 1];
+        if (best > 0) ranks[best - 1] = merges_.find(ids[best - 1], ids[best]);
+        if (best + 1 < size) ranks[best] = merges_.find(ids[best], ids[best + 1]);
+    }
+    for (size_t i = 0; i < size; ++i) *out++ = static_cast<Id>(ids[i]);
+    return out;
 }
 
 namespace {
@@ -121,9 +149,8 @@ private:
 
 }  // namespace
 
-// Merges neighbouring ids, lowest rank first, leftmost on ties, until no pair has a merge (Sennrich et al. 2016,
-// arXiv:1508.07909), in O(n log n): places wait by the rank of their merge. A token stands in its first and its last cell,
-// kInside in those between, so both neighbours are found without links.
+// The same in O(n log n): places wait by the rank of their merge. A token stands in its first and its last cell, kInside in
+// those between, so both neighbours are found without links.
 template <class Id>
 Id* Encoder::merge_by_rank(const uint8_t* p, size_t size, Id* out) const {
     constexpr TokenId kInside = 0xFFFFFFFF;
@@ -166,7 +193,9 @@ Id* Encoder::merge_by_rank(const uint8_t* p, size_t size, Id* out) const {
 template <class Id>
 Id* Encoder::merge(std::string_view piece, Id* out) const {
     const auto* p = reinterpret_cast<const uint8_t*>(piece.data());
-    return longest_match_ ? longest_match_->encode(p, piece.size(), out) : merge_by_rank(p, piece.size(), out);
+    if (longest_match_)
+        if (Id* const end = longest_match_->encode(p, piece.size(), out)) return end;
+    return piece.size() <= kMaxScanned ? merge_by_scanning(p, piece.size(), out) : merge_by_rank(p, piece.size(), out);
 }
 
 template <class Id>

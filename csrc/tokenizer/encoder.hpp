@@ -148,6 +148,8 @@ private:
     template <class Id>
     Id* merge(std::string_view piece, Id* out) const;
     template <class Id>
+    Id* merge_by_scanning(const uint8_t* p, size_t size, Id* out) const;
+    template <class Id>
     Id* merge_by_rank(const uint8_t* p, size_t size, Id* out) const;
 
     static constexpr size_t kCopied = 16;  // bytes of a token that are copied at once

@@ -1,6 +1,7 @@
 #include "longest_match.hpp"
 
 #include <algorithm>
+#include <queue>
 
 namespace alilama {
 
@@ -12,10 +13,10 @@ TokenTrie::TokenTrie(std::vector<std::pair<std::string_view, TokenId>> tokens) {
     std::sort(tokens.begin(), tokens.end());
     add_block();
     nodes_[kRoot].parent = kNoParent;
-    std::vector<Range> ranges = {{kRoot, 0, tokens.size(), 0}};  // level by level, so that what is often met lies together
+    std::queue<Range> ranges({{kRoot, 0, tokens.size(), 0}});  // level by level, so that what is often met lies together
     std::vector<Child> children;
-    for (size_t i = 0; i < ranges.size(); ++i) {
-        const auto [node, begin, end, depth] = ranges[i];
+    for (; !ranges.empty(); ranges.pop()) {
+        const auto [node, begin, end, depth] = ranges.front();
         children.clear();
         for (size_t t = begin; t < end; ++t) {
             if (tokens[t].first.size() == depth) {
@@ -32,7 +33,7 @@ TokenTrie::TokenTrie(std::vector<std::pair<std::string_view, TokenId>> tokens) {
         for (size_t c = 0; c < children.size(); ++c) {
             const uint32_t child = base ^ children[c].byte;
             nodes_[child].parent = node;
-            ranges.push_back({child, children[c].begin, c + 1 < children.size() ? children[c + 1].begin : end, depth + 1});
+            ranges.push({child, children[c].begin, c + 1 < children.size() ? children[c + 1].begin : end, depth + 1});
         }
     }
 }
@@ -70,10 +71,11 @@ bool LongestMatch::is_exact_for(const Merges& merges, size_t num_ids) {
 std::vector<TokenId> LongestMatch::find_tokens(const std::array<TokenId, 256>& byte_ids) {
     std::vector<TokenId> found(byte_ids.begin(), byte_ids.end());
     std::vector<bool> is_found(tokens_.size());
+    int64_t steps = 0;  // which are not bounded here
     for (const TokenId id : found) is_found[id] = true;
     for (uint32_t rank = 0; rank < merges_.size(); ++rank) {
         const auto [left, right, result] = merges_[rank];
-        if (!is_found[left] || !is_found[right] || !stay_apart(left, right, rank)) continue;
+        if (!is_found[left] || !is_found[right] || !stay_apart(left, right, rank, steps)) continue;
         is_found[result] = true;
         tokens_[result].last = {rank + 1, right};
         tokens_[result].first = {rank + 1, left};

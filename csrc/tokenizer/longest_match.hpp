@@ -21,10 +21,10 @@ class TokenTrie {
 public:
     struct Match {
         TokenId token;
-        const uint8_t* end;
+        const uint8_t *end, *read;  // of the token, and of the bytes that were read
     };
 
-    // Tokens are not empty, and all different. O(bytes of all tokens).
+    // Tokens are not empty, and all different.
     explicit TokenTrie(std::vector<std::pair<std::string_view, TokenId>> tokens);
 
     // The longest token that begins at `p` (p < end) and does not reach beyond `end`. The byte at `p` must be a token.
@@ -42,7 +42,7 @@ public:
                 last_end = p;
             }
         } while (p < end);
-        return {tokens_[last], last_end};
+        return {tokens_[last], last_end, p};
     }
 
 private:
@@ -72,9 +72,10 @@ private:
 // No merge ever crosses a border between two tokens of the result, so what stands between two borders is merged as if it stood
 // alone: each token is what its own bytes merge to, and any two neighbours are what the bytes of both merge to. The other way
 // round, if no two neighbours of a row of such tokens merge across their border when they stand alone, no merge ever crosses
-// one in the row, and the row is the result: this needs merges that are done by ascending rank, as they are if every merge
-// comes after those that make its parts. So the row is found by comparing neighbours, and it is the only one. For the same
-// reason the bytes up to any place have one such row only: where one was followed in vain, none has to be tried again.
+// one in the row, and the row is the result. So the row is found by comparing neighbours, and it is the only one. For the same
+// reason the bytes up to any place have one such row only: where one was followed in vain, none has to be tried again. Two
+// neighbours are compared by undoing their merges, which needs merges that are done by ascending rank, as they are if every
+// merge comes after those that make its parts.
 class LongestMatch {
 public:
     // Whether every merge comes after all that make its parts, as they do where a vocabulary was learned. Tokens are numbered
@@ -96,7 +97,8 @@ public:
         }
     }
 
-    // Writes the ids of a piece to `out`, which needs room for `size` of them, and returns their end. O(size * longest token).
+    // Writes the ids of a piece to `out`, which needs room for `size` of them, and returns their end. Returns nullptr where
+    // that takes too many steps, as among tokens of one letter of any number, and leaves something in `out`. O(size).
     template <class Id>
     Id* encode(const uint8_t* p, size_t size, Id* out) const {
         if (size == 0) return out;
@@ -110,6 +112,7 @@ public:
 
 private:
     static constexpr TokenId kNone = 0xFFFFFFFF;
+    static constexpr size_t kStepsPerByte = 16, kMoreSteps = 256;  // text of any script takes about two a byte
 
     // Half of a token at a border.
     struct Part {
@@ -130,16 +133,18 @@ private:
     Id* encode(const uint8_t* p, size_t size, Id* out, uint64_t* open) const {
         const Id* const first = out;
         const uint8_t *at = p, *const end = p + size;
-        auto [token, token_end] = trie_->longest(at, end);
-        for (;;) {
+        auto [token, token_end, read] = trie_->longest(at, end);
+        auto steps = static_cast<int64_t>(kStepsPerByte * size + kMoreSteps) - (read - at);
+        while (--steps >= 0) {
             const auto place = static_cast<size_t>(token_end - p);
-            if ((open[place / 64] >> place % 64 & 1) && (out == first || stay_apart(out[-1], token))) {
+            if ((open[place / 64] >> place % 64 & 1) && (out == first || stay_apart(out[-1], token, Merges::kMissing, steps))) {
                 *out++ = static_cast<Id>(token);
                 if (token_end == end) return out;
                 at = token_end;
                 const auto next = trie_->longest(at, end);
                 token = next.token;
                 token_end = next.end;
+                steps -= next.read - at;
                 continue;
             }
             while ((token = tokens_[token].prefix) == kNone) {
@@ -151,12 +156,13 @@ private:
             }
             token_end = at + tokens_[token].size;
         }
+        return nullptr;
     }
 
     // Whether no merge of a rank below `limit` crosses the border of two neighbours: their merges are undone, the last one
-    // first, and at each stage the two parts at the border are what may have merged before the next stage.
-    bool stay_apart(TokenId left, TokenId right, uint32_t limit = Merges::kMissing) const {
-        for (;;) {
+    // first, and at each stage the two parts at the border are what may have merged before the next stage. Counts stages down.
+    bool stay_apart(TokenId left, TokenId right, uint32_t limit, int64_t& steps) const {
+        for (;; --steps) {
             if (merges_.find(left, right) < limit) return false;
             const Part last = tokens_[left].last, first = tokens_[right].first;
             if ((last.made | first.made) == 0) return true;

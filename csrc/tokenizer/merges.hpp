@@ -133,11 +133,10 @@ public:
     // Whether a token may hold the characters `left` and `right`, of three bytes, side by side. Wrongly so for a few pairs
     // in a hundred.
     bool may_join(uint32_t left, uint32_t right) const {
-        const bool is_known = is_set(pairs_, place_of(left, right)), may_be = may_join_within(left >> 16, right & 0xFF);
+        const bool is_known = is_set(pairs_, place_of(left, right)),
+                   may_be = is_set(bytes_, place_of_bytes(left >> 16, right & 0xFF));
         return is_known || may_be;  // both are asked, without a branch
     }
-    // Whether a token that begins or ends within a character may hold the end of one, `left`, and the begin of another.
-    bool may_join_within(uint32_t left, uint32_t right) const { return is_set(bytes_, place_of_bytes(left, right)); }
 
 private:
     static bool is_set(const std::vector<uint64_t>& bits, size_t i) { return bits[i >> 6] >> (i & 63) & 1; }

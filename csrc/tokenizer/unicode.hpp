@@ -46,14 +46,6 @@ inline uint32_t read_code_point(const uint8_t* p) {
 // Whether a byte can only stand after the first one of a character.
 inline bool continues_char(uint8_t byte) { return (byte & 0xC0) == 0x80; }
 
-// Bytes of the character beyond ASCII at `p`, 1 if it is not valid; needs p < end and *p >= 0x80.
-inline size_t size_of_char(const uint8_t* p, const uint8_t* end) {
-    const auto continues = [&](int i) { return end - p > i && continues_char(p[i]); };
-    if (*p >= 0xE1 && *p <= 0xEC) return continues(1) && continues(2) ? 3 : 1;
-    if (*p >= 0xC2 && *p <= 0xDF) return continues(1) ? 2 : 1;
-    return read_multibyte(p, end).size;
-}
-
 // Reads the character at `p`; needs p < end.
 inline Char read_char(const uint8_t* p, const uint8_t* end) {
     return *p < 0x80 ? Char{kClassTable.ascii[*p], 1} : read_multibyte(p, end);

@@ -105,12 +105,15 @@ def test_merges_that_can_never_be_done_are_not(text, number, seed):
     assert Tokenizer(merges).encode(text) == naive_encode(merges, text.encode())
 
 
-def test_tokens_of_any_length_are_merged_as_a_naive_bpe_does():
-    merges = [(97, 97), *((id, id) for id in range(256, 280))]  # up to 2^25 letters, for which there is no trie
-    for number in (10, 25):
-        tok = Tokenizer(merges[:number])
-        for size in (1, 7, 63, 64, 65, 200):
-            assert tok.encode("a" * size) == naive_encode(merges[:number], b"a" * size)
+DOUBLED = [(97, 97), *((id, id) for id in range(256, 280))]  # up to 2^25 letters, for which there is no trie
+LONGER = [(97, 97), (256, 97), *((256, id) for id in range(257, 355))]  # among which the longest is found in too many steps
+
+
+@pytest.mark.parametrize("merges", [DOUBLED[:10], DOUBLED, LONGER], ids=["doubled", "too many bytes", "too many steps"])
+def test_tokens_of_one_letter_are_merged_as_a_naive_bpe_does(merges):
+    tok = Tokenizer(merges)
+    for size in (1, 2, 7, 63, 64, 65, 200, 401):
+        assert tok.encode("a" * size) == naive_encode(merges, b"a" * size)
 
 
 @pytest.mark.parametrize("pattern", NATIVE)
