@@ -44,8 +44,8 @@ Encoder::Encoder(const Vocabulary& vocabulary)
                                         std::to_string(right) + ", but their bytes are not those of " + std::to_string(result));
         joins_.add(bytes_of(result));
     }
-    if (bytes_.size() <= kMaxMatched && LongestMatch::is_exact_for(merges_, num_ids()))
-        longest_match_.emplace(merges_, byte_ids_, num_ids(), bytes_of);
+    if (bytes_.size() <= kMaxMatched) longest_match_.emplace(merges_, byte_ids_, num_ids(), bytes_of);
+    if (longest_match_ && !longest_match_->is_exact()) longest_match_.reset();
     for (TokenId id = 0; id < num_ids(); ++id) {
         const std::string_view token = vocabulary.tokens[id];
         if (token.size() > 1 && token.size() <= WideKey<1>::kMaxSize && merges_to(token, id)) known_.push_back(id);

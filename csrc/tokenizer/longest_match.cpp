@@ -58,12 +58,26 @@ void TokenTrie::add_block() {
     tokens_.resize(nodes_.size());
 }
 
-bool LongestMatch::is_exact_for(const Merges& merges, size_t num_ids) {
+// The merges that come after all that make their parts.
+std::vector<Merge> LongestMatch::without_early(const Merges& merges, size_t num_ids) {
     std::vector<uint32_t> made(num_ids);  // after how many merges each token is made at the latest
     for (uint32_t rank = 0; rank < merges.size(); ++rank) made[merges[rank].result] = rank + 1;
+    std::vector<Merge> found;
     for (uint32_t rank = 0; rank < merges.size(); ++rank)
-        if (made[merges[rank].left] > rank || made[merges[rank].right] > rank) return false;
-    return true;
+        if (made[merges[rank].left] <= rank && made[merges[rank].right] <= rank) found.push_back(merges[rank]);
+    return found;
+}
+
+// Whether a merge that was left out can ever be done.
+bool LongestMatch::can_do_early(const Merges& merges) const {
+    int64_t steps = 0;  // which are not bounded here
+    for (uint32_t rank = 0; rank < merges.size(); ++rank) {
+        const auto [left, right, result] = merges[rank];
+        if (merges_.find(left, right) == Merges::kMissing && tokens_[left].size > 0 && tokens_[right].size > 0 &&
+            stay_apart(left, right, Merges::kMissing, steps))
+            return true;
+    }
+    return false;
 }
 
 // Fills the parts of the tokens that their own bytes merge to, and returns these in the order in which they are made. Of

@@ -75,17 +75,14 @@ private:
 // one in the row, and the row is the result. So the row is found by comparing neighbours, and it is the only one. For the same
 // reason the bytes up to any place have one such row only: where one was followed in vain, none has to be tried again. Two
 // neighbours are compared by undoing their merges, which needs merges that are done by ascending rank, as they are if every
-// merge comes after those that make its parts.
+// merge comes after those that make its parts. Others are left out: if no two tokens that they join ever stay apart without
+// them, none is ever the first of them to be done.
 class LongestMatch {
 public:
-    // Whether every merge comes after all that make its parts, as they do where a vocabulary was learned. Tokens are numbered
-    // below `num_ids`.
-    static bool is_exact_for(const Merges& merges, size_t num_ids);
-
-    // Needs is_exact_for. `bytes_of(id)` are the bytes of a token; `merges` must outlive this.
+    // `bytes_of(id)` are the bytes of a token; ids are below `num_ids`.
     template <class BytesOf>
     LongestMatch(const Merges& merges, const std::array<TokenId, 256>& byte_ids, size_t num_ids, BytesOf&& bytes_of)
-        : merges_(merges), tokens_(num_ids) {
+        : merges_(without_early(merges, num_ids)), tokens_(num_ids) {
         std::vector<std::pair<std::string_view, TokenId>> tokens;
         for (const TokenId id : find_tokens(byte_ids)) tokens.emplace_back(bytes_of(id), id);
         for (const auto& [bytes, id] : tokens) tokens_[id].size = static_cast<uint32_t>(bytes.size());
@@ -95,7 +92,12 @@ public:
             const auto* const p = reinterpret_cast<const uint8_t*>(bytes.data());
             tokens_[id].prefix = trie_->longest(p, p + bytes.size() - 1).token;
         }
+        is_exact_ = !can_do_early(merges);
     }
+
+    // Whether it encodes as the merges do: it does where none is ever done that comes before one that makes its part. Where a
+    // vocabulary was learned there is none; a list of all ways to split each token, as Llama 3's, has some.
+    bool is_exact() const { return is_exact_; }
 
     // Writes the ids of a piece to `out`, which needs room for `size` of them, and returns their end. Returns nullptr where
     // that takes too many steps, as among tokens of one letter of any number, and leaves something in `out`. O(size).
@@ -125,6 +127,8 @@ private:
         uint32_t size = 0;
     };
 
+    static std::vector<Merge> without_early(const Merges& merges, size_t num_ids);
+    bool can_do_early(const Merges& merges) const;
     std::vector<TokenId> find_tokens(const std::array<TokenId, 256>& byte_ids);
     void leave_out_parts(const std::vector<TokenId>& tokens);
 
@@ -148,7 +152,7 @@ private:
                 continue;
             }
             while ((token = tokens_[token].prefix) == kNone) {
-                if (out == first) throw std::logic_error("a piece has no tokens");  // not where is_exact_for holds
+                if (out == first) throw std::logic_error("a piece has no tokens");  // not where it is exact
                 const auto closed = static_cast<size_t>(at - p);
                 open[closed / 64] &= ~(uint64_t{1} << closed % 64);
                 token = *--out;
@@ -173,9 +177,10 @@ private:
         }
     }
 
-    const Merges& merges_;
+    const Merges merges_;
     std::vector<Token> tokens_;
     std::optional<TokenTrie> trie_;
+    bool is_exact_ = false;
 };
 
 }  // namespace alilama

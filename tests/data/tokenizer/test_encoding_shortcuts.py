@@ -83,6 +83,28 @@ def test_a_merge_of_a_character_may_come_before_the_one_that_makes_it(early, tmp
         assert ours.encode_ordinary(text) == theirs.encode(text, add_special_tokens=False).ids, text
 
 
+def test_a_list_of_all_ways_to_split_each_token_means_the_merges_that_were_learned(tmp_path):
+    text = mixed_text(3, num_words=2000)
+    tok = Tokenizer.train_from_iterator([text], 1500)
+    content = json.loads(tok._to_json())
+    ids = content["model"]["vocab"]
+    learned = [merge.replace(" ", "") for merge in content["model"]["merges"]]
+    splits = [  # of Llama 3's file: by the id of the token, then by those of its parts
+        sorted(
+            ([t[:i], t[i:]] for i in range(1, len(t)) if {t[:i], t[i:]} <= ids.keys()),
+            key=lambda parts: [ids[p] for p in parts],
+        )
+        for t in learned
+    ]
+    assert any(ids[part] > ids[t] for t, ways in zip(learned, splits, strict=True) for parts in ways for part in parts)
+    content["model"]["merges"] = [" ".join(parts) for ways in splits for parts in ways]
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    theirs, ours = tokenizers.Tokenizer.from_file(str(path)), Tokenizer.load(path)
+    for part in (text[:20_000], mixed_text(4, num_words=2000)):
+        assert ours.encode_ordinary(part) == tok.encode_ordinary(part) == theirs.encode(part, add_special_tokens=False).ids
+
+
 @pytest.mark.parametrize("size", [10, 500])
 def test_a_merge_that_comes_before_the_one_that_makes_its_part_goes_first_as_soon_as_it_can(size, tmp_path):
     content = json.loads(Tokenizer([(97, 98), (256, 97)])._to_json())
