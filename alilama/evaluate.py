@@ -12,6 +12,7 @@ import numpy as np
 
 from alilama.common.config import MAX_SIZE
 from alilama.common.errors import ArgumentParser, UserError, one_line_errors
+from alilama.common.files import check_picture_can_go
 from alilama.common.progress import progress
 from alilama.data.tokenizer import Tokenizer
 from alilama.model.device import choose_device
@@ -33,8 +34,7 @@ def main(argv: list[str]):
     if stride is not None and not 1 <= stride <= contexts[0]:
         raise UserError(f"--stride {stride}: expected at least 1 and at most the shortest context, {contexts[0]}")
     picture = arguments.plot or (Path() if is_shipped(folder) else folder) / "evaluation.png"
-    if not picture.parent.is_dir() or picture.is_dir():
-        raise UserError(f"--plot {picture}: expected the name of a file in a folder that exists")
+    check_picture_can_go("--plot", picture)
     beside = {} if arguments.beside is None else read_contexts(arguments.beside)
     if taken := beside.keys() & {*WAYS}:
         raise UserError(f"--beside {arguments.beside}: {min(taken)!r} is a line of {folder} already; give it another name")

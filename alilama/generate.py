@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import get_args
 
 from alilama.common.errors import ArgumentParser, UserError, one_line_errors
+from alilama.common.files import check_picture_can_go
 from alilama.common.progress import progress
 from alilama.data.tokenizer import Tokenizer
 from alilama.model.device import choose_device
@@ -32,10 +33,10 @@ def main(argv: list[str]):
         raise UserError("this model answers prompts: pass --prompt")
     prompts = prompts or [""]
     picture = settings.pop("picture")
-    if picture is not None and (len(prompts) > 1 or tokenizer.frame is not None):
-        raise UserError("--picture draws one text: expected one --prompt, and a model that goes on from it")
-    if picture is not None and (not picture.parent.is_dir() or picture.is_dir()):
-        raise UserError(f"--picture {picture}: expected the name of a file in a folder that exists")
+    if picture is not None:
+        if len(prompts) > 1 or tokenizer.frame is not None:
+            raise UserError("--picture draws one text: expected one --prompt, and a model that goes on from it")
+        check_picture_can_go("--picture", picture)
     with told_how_far() as settings["on_read"]:
         cut = []
         texts = stream_texts(model, tokenizer, prompts, on_cut=cut.extend, **settings)

@@ -45,6 +45,12 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         part.unlink(missing_ok=True)
 
 
+def check_picture_can_go(option: str, path: Path):
+    """Raises UserError, which names the option, where no picture can be written: a folder is missing or has the name itself."""
+    if not path.parent.is_dir() or path.is_dir():
+        raise UserError(f"{option} {path}: expected the name of a file in a folder that exists")
+
+
 def check_is_file(path: str | os.PathLike, remedy: str = "put the file there, or remove it"):
     """Raises UserError, with what to do, where `path` is neither a file nor missing: a pipe would be waited for without end."""
     if os.path.exists(path) and not os.path.isfile(path):

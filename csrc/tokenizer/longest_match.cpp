@@ -70,6 +70,7 @@ std::vector<Merge> LongestMatch::without_early(const Merges& merges, size_t num_
 
 // Whether a merge that was left out can ever be done.
 bool LongestMatch::can_do_early(const Merges& merges) const {
+    if (merges.size() == merges_.size()) return false;
     int64_t steps = 0;  // which are not bounded here
     for (uint32_t rank = 0; rank < merges.size(); ++rank) {
         const auto [left, right, result] = merges[rank];
