@@ -268,7 +268,8 @@ def test_the_lines_are_bits_per_byte_by_context_and_what_was_trained_is_shaded()
         [list(point) for point in line.items()] for line in LINES.values()
     ]
     [shade] = axes.patches
-    assert (shade.get_x(), shade.get_x() + shade.get_width()) == (64, 256)
+    assert (shade.get_x(), shade.get_x() + shade.get_width()) == (axes.get_xlim()[0], 256)
+    assert axes.get_xlim()[0] < 64 and axes.get_xlim()[1] > 1024
     legend = [text.get_text() for text in axes.get_legend().get_texts()]
     assert legend[:2] == ["ours", "theirs"] and "256" in legend[2]
     assert labels(axes.xaxis) == ["64", "128", "1,024"] and axes.get_title() == "owl"
@@ -291,6 +292,11 @@ def test_the_numbers_at_the_ends_do_not_touch():
     assert all(box.x1 < axes.get_window_extent().x1 for box in boxes)
     place = axes.transData.transform((1024, 4.0))
     assert (boxes[-1].y0 + boxes[-1].y1) / 2 == pytest.approx(place[1], abs=2) and boxes[-1].x0 > place[0]  # where it ends
+
+
+def test_a_length_that_none_was_read_at_is_in_the_picture():
+    [axes] = plot_contexts("owl", LINES, trained=4096).axes
+    assert axes.get_xlim()[1] == 4096
 
 
 @pytest.mark.parametrize(("name", "line"), [("$^$", {16: 3.0}), ("\udcff", {1: 0.0, 1 << 24: 0.0})])
