@@ -22,7 +22,7 @@ import torch
 from tqdm import tqdm
 
 from alilama.common.config import DATA_SETTINGS, TYPES, Config, load_config, quoted
-from alilama.common.errors import UserError, one_line_errors
+from alilama.common.errors import UserError, first_line, is_out_of_memory, one_line_errors
 from alilama.common.locks import locked
 from alilama.common.progress import progress
 from alilama.data.batches import TrainingWindows
@@ -39,7 +39,15 @@ from alilama.training.optim import learning_rate_at, make_optimizers
 from alilama.training.resume import Run, differences, load_teacher, rounding_of, start_from
 from alilama.training.scoring import Score, evaluate, learned_of
 from alilama.training.stopping import StopRequest
-from alilama.training.trainer import WARM_UP_STEPS, Trainer, choose_precision, estimate_bytes, join_processes
+from alilama.training.trainer import (
+    WARM_UP_STEPS,
+    Trainer,
+    check_recompute,
+    choose_precision,
+    estimate_bytes,
+    join_processes,
+    leave_processes,
+)
 from alilama.views.growing import save_picture, write_page
 from alilama.views.pictures import plot_log, save_figure
 from alilama.writing.streams import shown_before, stream_text
@@ -58,6 +66,7 @@ def main(argv: list[str]):
     rank, world_size = join_processes(device)  # 0 of 1, unless torchrun started several
     with locked(config.model_dir) if rank == 0 else nullcontext():
         train(config, device, rank, world_size, started)
+    leave_processes()
 
 
 def train(config: Config, device: str, rank: int, world_size: int, started: float):
@@ -70,6 +79,7 @@ def train(config: Config, device: str, rank: int, world_size: int, started: floa
     tokenizer, tokens = load_tokens(config)
     precision = choose_precision(device, config.precision)
     config, reason = settle(config, tokens.meta, device, precision, world_size)
+    check_recompute(device, config)
     batches = TrainingWindows(tokens, config.max_seq_len, config.batch_size, config.seed, tokenizer.frame)
     val_ids = tokens.val_ids(config.eval_tokens)
     if not learned_of(tokenizer, val_ids)[1:].any():
@@ -400,8 +410,10 @@ def generate_sample(model: Model, tokenizer: Tokenizer, config: Config) -> str:
     sampling = {"max_new_tokens": STORY_TOKENS, "temperature": STORY_TEMPERATURE, "seed": config.seed}
     try:
         text = "".join(stream_text(model, tokenizer, config.sample_prompt, **sampling))
-    except UserError as error:
-        text = f" (no text: {error})"
+    except (UserError, RuntimeError, MemoryError) as error:
+        if not isinstance(error, UserError) and not is_out_of_memory(error):
+            raise
+        text = f" (no text: {first_line(error)})"
     model.train(was_training)
     return shown_before(tokenizer, config.sample_prompt) + text
 

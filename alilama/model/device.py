@@ -6,6 +6,8 @@ from pathlib import Path
 
 import torch
 
+CAPTURE_ERROR_MODE = "thread_local"  # other threads, such as NCCL's, may go on while one captures
+
 
 def choose_device() -> str:
     """Returns the fastest device there is: cuda, mps (Apple) or cpu. On CUDA GPUs products in float32 are made in TF32."""
@@ -35,8 +37,7 @@ def capture(*steps: Callable[[], None]) -> list[Callable[[], None]]:
     side, pool = torch.cuda.Stream(), torch.cuda.graph_pool_handle()
     try:
         for graph, step in zip(graphs, steps, strict=True):
-            # Other threads, such as NCCL's, may go on meanwhile.
-            with torch.cuda.graph(graph, pool=pool, stream=side, capture_error_mode="thread_local"):
+            with torch.cuda.graph(graph, pool=pool, stream=side, capture_error_mode=CAPTURE_ERROR_MODE):
                 step()
     except RuntimeError:
         end_failed_capture(stream, pool)
@@ -49,5 +50,6 @@ def end_failed_capture(stream: torch.cuda.Stream, pool: tuple[int, int]):
     torch.cuda.set_stream(stream)
     with contextlib.suppress(RuntimeError):  # where the allocator has ended it
         torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
-    with torch.cuda.graph(torch.cuda.CUDAGraph()):  # one that works ends it for the random numbers
+    # One that works ends it for the random numbers.
+    with torch.cuda.graph(torch.cuda.CUDAGraph(), capture_error_mode=CAPTURE_ERROR_MODE):
         torch.zeros((), device="cuda")

@@ -1,6 +1,5 @@
 """Runs training steps on whatever hardware there is: precision, compilation, micro-batches, processes, CUDA graphs."""
 
-import atexit
 import ctypes
 import math
 import os
@@ -137,8 +136,8 @@ class Trainer:
             self.step.num_learned.fill_(max(1, int((windows[:, 1:] >= 0).sum())) / self.world_size)
         windows = windows.chunk(self.world_size)[self.rank]
         if self.device.type == "cuda":
-            windows = windows.pin_memory()
-        return windows.to(self.device, non_blocking=True)
+            return windows.pin_memory().to(self.device, non_blocking=True)
+        return windows.to(self.device)
 
     def _add_up_over_processes(self):
         """Takes the mean of all gradients; in half precision they travel in bf16, which is half as much between GPUs."""
@@ -200,14 +199,22 @@ class Trainer:
 
 
 def join_processes(device: str) -> tuple[int, int]:
-    """Joins the processes that torchrun started, if it did. Returns the number of this one and how many there are."""
+    """Joins the processes that torchrun started, if it did. Returns the number of this one and how many there are.
+
+    Where all went well they part by `leave_processes`.
+    """
     if not dist.is_torchelastic_launched():
         return 0, 1
     if device == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=timedelta(hours=1))  # one may draw and save
-    atexit.register(dist.destroy_process_group)
     return dist.get_rank(), dist.get_world_size()
+
+
+def leave_processes():
+    """Parts from the others. Not after an error: NCCL waits here for all of them, and they for the one that failed."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def leave_default_stream():
@@ -224,6 +231,14 @@ def mean_over_processes(number: float, device: str) -> float:
         dist.all_reduce(tensor)
         tensor /= dist.get_world_size()
     return tensor.item()
+
+
+def check_recompute(device: str, config: Config):
+    """Raises UserError where activations computed twice would not have the same dropout, and gradients would be wrong."""
+    if device == "mps" and config.recompute and config.dropout > 0:  # torch's checkpoint restores random states of CUDA and CPU
+        raise UserError(
+            f"recompute = True with dropout = {config.dropout}: on Apple GPUs only with dropout = 0; set one of them"
+        )
 
 
 def choose_precision(device: str, wanted: str) -> torch.dtype:

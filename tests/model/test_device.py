@@ -83,7 +83,7 @@ def test_a_capture_that_fails_ends_for_the_stream_the_allocator_and_the_random_n
     with pytest.raises(RuntimeError, match="during capture"):
         capture(lambda: None, lambda: None)
     assert graphs.current == "default"
-    assert graphs.events[graphs.failing :] == [(0, (0, 1)), None, "an operation"]
+    assert graphs.events[graphs.failing :] == [(0, (0, 1)), "thread_local", "an operation"]
 
 
 @pytest.mark.cuda

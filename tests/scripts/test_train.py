@@ -251,6 +251,16 @@ def test_several_processes_learn_what_one_does_and_stop_and_go_on_together(train
         assert found == pytest.approx(expected, abs=1e-3) and len(found) in (4, 12)
 
 
+def test_a_process_that_fails_does_not_wait_for_the_others(train_here, train_refused, tokens_dir, monkeypatch):
+    left = []
+    monkeypatch.setattr("alilama.training.trainer.leave_processes", lambda: left.append(1))
+    train_here()
+    assert left == [1]
+    train_refused(model_name="again", learning_rate=-1.0)
+    train_refused()  # it is trained to its end
+    assert left == [1]
+
+
 @pytest.mark.parametrize(("given", "expected"), [(None, "100"), ("7", "7")])
 def test_threads_that_wait_sleep_soon_unless_told_otherwise(given, expected, tmp_path):
     """libgomp reads the environment once, when torch is imported."""

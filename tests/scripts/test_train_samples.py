@@ -119,3 +119,26 @@ def test_a_sample_that_memory_does_not_hold_does_not_end_the_training(train_here
     stories = [sample["story"] for sample in read_samples(tmp_path / "models" / "owl")]
     assert len(stories) == 5 and all("no text: max_new_tokens = 400: " in story for story in stories)
     assert load_state(tmp_path / "models" / "owl")["step"] == STEPS
+
+
+@pytest.mark.parametrize(
+    "said", ["CUDA out of memory. Tried to allocate 2 GiB\nsee there", "MPS backend out of memory (20 GB)"]
+)
+def test_a_sample_that_runs_out_of_memory_does_not_end_the_training(said, train_here, tmp_path, monkeypatch):
+    def decoder_of(*arguments):
+        raise RuntimeError(said)
+
+    monkeypatch.setattr("alilama.writing.streams.choose_decoder", decoder_of)
+    train_here()
+    stories = [sample["story"] for sample in read_samples(tmp_path / "models" / "owl")]
+    assert len(stories) == 5 and all(said.partition("\n")[0] in story and "see there" not in story for story in stories)
+    assert load_state(tmp_path / "models" / "owl")["step"] == STEPS
+
+
+def test_a_mistake_in_making_samples_is_not_taken_for_memory_that_runs_out(train_here, monkeypatch):
+    def decoder_of(*arguments):
+        raise RuntimeError("the shapes do not match")
+
+    monkeypatch.setattr("alilama.writing.streams.choose_decoder", decoder_of)
+    with pytest.raises(RuntimeError, match="the shapes do not match"):
+        train_here()

@@ -18,7 +18,7 @@ from alilama.model.loss import CHUNK_LOGITS
 from alilama.model.model import Ensemble
 from alilama.training.optim import OPTIMIZERS
 from alilama.training.scoring import evaluation_bytes
-from alilama.training.trainer import choose_precision, estimate_bytes, fitting_windows, state_bytes, step_bytes
+from alilama.training.trainer import check_recompute, choose_precision, estimate_bytes, fitting_windows, state_bytes, step_bytes
 
 
 def failing(error):
@@ -235,6 +235,13 @@ def test_auto_is_what_the_hardware_computes_in(device, capability, has_bf16, exp
     assert choose_precision(device, "fp32") == torch.float32
 
 
+def test_dropout_that_would_be_drawn_anew_is_refused(make_config):
+    with pytest.raises(UserError, match=r"recompute = True with dropout = 0.1: on Apple GPUs only with dropout = 0"):
+        check_recompute("mps", make_config(recompute=True, dropout=0.1))
+    for device, recompute, dropout in (("cuda", True, 0.1), ("cpu", True, 0.1), ("mps", True, 0.0), ("mps", False, 0.1)):
+        check_recompute(device, make_config(recompute=recompute, dropout=dropout))
+
+
 def test_what_does_not_compile_runs_without_and_says_why(make_trainer, monkeypatch):
     def no_compiler(function, **options):
         def compiled(*inputs):
@@ -394,7 +401,12 @@ def test_a_batch_too_large_for_the_gpu_is_computed_in_parts(make_config):
     messages = []
     config = make_config(batch_size=256, max_seq_len=2048, micro_batch=256, compile_model=False)
     trainer = trainer_of(model, config, torch.bfloat16, on_message=messages.append)
-    trainer(torch.zeros(256, 2049, dtype=torch.int64), 1e-3)
+    share = min(1.0, 20e9 / torch.cuda.mem_get_info()[1])  # the rest is for tests beside it
+    torch.cuda.set_per_process_memory_fraction(share)
+    try:
+        trainer(torch.zeros(256, 2049, dtype=torch.int64), 1e-3)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
     assert messages and trainer.micro_batch < 256 and math.isfinite(trainer.step.read_losses()[0])
 
 
@@ -438,7 +450,7 @@ import torch
 from alilama.common.config import Config, read_settings
 from alilama.model.model import Model, ModelConfig
 from alilama.training.optim import make_optimizers
-from alilama.training.trainer import Trainer, join_processes
+from alilama.training.trainer import Trainer, join_processes, leave_processes
 
 rank, world_size = join_processes("cpu")
 torch.manual_seed(0)
@@ -458,6 +470,7 @@ for i in range(4):
     trainer(torch.where(is_told, ~windows, windows) if may_ignore else windows, 0.01)
     losses.append(trainer.step.read_losses()[0])
 torch.save((losses, model.state_dict(), seen[0]), f"{sys.argv[2]}/{world_size}-{rank}.pt")
+leave_processes()
 """
 
 
