@@ -19,8 +19,8 @@ from alilama.data.formats import END_OF_TEXT, Vocabulary, byte_level_name
 from alilama.data.frames import CHAT_TEMPLATE, END, ROLES
 from alilama.data.tokenizer import PATTERNS, Tokenizer
 from alilama.model.attention import ALIBI_BIAS_MAX
-from alilama.model.folder import MPT_ARCHITECTURE, MPT_SETTINGS, PREFIX, READABLE_MULTIPLE, check_half, is_mpt, load_model
-from alilama.model.model import ARCHITECTURE, Model, ModelConfig
+from alilama.model.folder import MPT_SETTINGS, PREFIX, READABLE_MULTIPLE, check_half, computes_as_mpt, is_mpt, load_model
+from alilama.model.model import Model, ModelConfig
 from alilama.writing.sampling import Sampling
 
 FILE_TYPES = {"f32": gguf.LlamaFileType.ALL_F32, "f16": gguf.LlamaFileType.MOSTLY_F16, "q8_0": gguf.LlamaFileType.MOSTLY_Q8_0}
@@ -66,12 +66,12 @@ def write_gguf(folder: str | os.PathLike, file: str | os.PathLike, precision: st
 
 def check_shape(folder: Path, config: ModelConfig, precision: str):
     """Raises UserError for a model that llama.cpp does not run, or not in this precision."""
+    if not computes_as_mpt(config):
+        raise UserError(f"{folder} has other formulas or weights than MPT, as which llama.cpp would run it; it runs here only")
     if not is_mpt(config):
-        expected = {"hidden_dim": MPT_SETTINGS["expansion_ratio"] * config.d_model, **MPT_ARCHITECTURE}
-        found = {name: {**ARCHITECTURE, **vars(config)}[name] for name in expected}
         raise UserError(
-            f"{folder} is not of the MPT form, as which llama.cpp would run it: expected {expected}, found {found}; train a "
-            "model with hidden_dim = None"
+            f"{folder} has hidden_dim = {config.hidden_dim}, and llama.cpp takes {MPT_SETTINGS['expansion_ratio']} * d_model = "
+            f"{MPT_SETTINGS['expansion_ratio'] * config.d_model}; train a model with hidden_dim = None"
         )
     if config.blocks > MAX_BLOCKS:
         raise UserError(

@@ -23,6 +23,7 @@ from alilama.common.files import replacing, to_path
 from alilama.model.attention import linear_bias
 from alilama.model.folder import load_model
 from alilama.model.model import Attend, Model
+from alilama.writing.decoding import PROBE_TOLERANCE, READ_TOKENS, agree
 
 OPSET = 17  # of ONNX's operators: the first with LayerNormalization
 MAX_BYTES = 2**31 - 2**24  # of weights: protobuf refuses a file of 2 GiB, and in it is the graph too
@@ -39,7 +40,9 @@ def write_onnx(folder: str | os.PathLike, file: str | os.PathLike):
     model, _ = load_model(folder)
     if (num_bytes := 4 * model.num_parameters()) > MAX_BYTES:
         raise UserError(f"{folder} has {num_bytes:,} bytes of weights and an ONNX file holds {MAX_BYTES:,}; use --gguf")
-    content = onnx.load_from_string(translate(CachedModel(model).eval()))
+    cached = CachedModel(model).eval()
+    content = onnx.load_from_string(translate(cached))
+    check_cached_model(cached)
     name, trained_seq_len = folder.resolve().name, str(model.config.max_seq_len)
     onnx.helper.set_model_props(content, {"name": name, "trained_seq_len": trained_seq_len})
     with replacing(file) as stream:
@@ -84,6 +87,22 @@ class CachedModel(nn.Module):
             return (scores.softmax(dim=-1) @ all_values).transpose(1, 2)
 
         return attend
+
+
+@torch.inference_mode()
+def check_cached_model(model: CachedModel):
+    """Raises UserError where what is exported, reading in parts, does not compute what the model does, tried on 16 tokens."""
+    config = model.transformer.config
+    ids = torch.arange(READ_TOKENS)[None] % config.vocab_size  # (1, T)
+    mask = torch.ones_like(ids)
+    empty = torch.zeros(1, config.num_heads, 0, config.d_model // config.num_heads)
+    _, *past = model(ids[:, :-1], mask[:, :-1], [empty] * (2 * config.blocks))
+    logits, *_ = model(ids[:, -1:], mask, past)
+    if not agree(logits[0, -1], model.transformer(ids)[0, -1], PROBE_TOLERANCE):
+        raise UserError(
+            "CachedModel in alilama/export/onnx.py does not compute what the model does: its attention, its output layer and "
+            "what it keeps of the tokens before have to be changed as the model was"
+        )
 
 
 def translate(model: CachedModel) -> bytes:

@@ -23,6 +23,7 @@ from alilama.data.frames import CHAT_TEMPLATE
 from alilama.data.tokenizer import Tokenizer
 from alilama.model.attention import ALIBI_BIAS_MAX
 from alilama.model.model import ARCHITECTURE, Model, ModelConfig, block_weights, weight_shapes
+from alilama.model.mpt import has_mpt_formulas
 
 SHIPPED = ("alilama_7M", "alilama_7M_orders", "alilama_2M")  # the models that are part of the repository
 PRETRAINED = f"models/{SHIPPED[0]}"  # the one that is taken where none is named
@@ -76,13 +77,14 @@ def save_description(folder: Path, config: ModelConfig, tokenizer: Tokenizer, dt
         "model_type": "mpt" if is_mpt(config) else "alilama",
         "architectures": ["MptForCausalLM" if is_mpt(config) else "Model"],
         **ARCHITECTURE,
-        **{MPT_NAMES.get(field.name, field.name): getattr(config, field.name) for field in fields(config)},
         "max_seq_len": READABLE_MULTIPLE * config.max_seq_len,
         "emb_pdrop": config.dropout,
         "embedding_fraction": 1.0,
         "learned_pos_emb": False,
         **MPT_SETTINGS,
         "attn_config": {**MPT_SETTINGS["attn_config"], "attn_pdrop": 0},
+        # The last of these, for a new field may be called as one of MPT's settings is.
+        **{MPT_NAMES.get(field.name, field.name): getattr(config, field.name) for field in fields(config)},
         **special_ids,
         "torch_dtype": str(dtype).removeprefix("torch."),
     }
@@ -120,6 +122,7 @@ def computes_as_mpt(config: ModelConfig) -> bool:
         MPT_ARCHITECTURE | ARCHITECTURE == MPT_ARCHITECTURE
         and block_weights(config).keys() == MPT_BLOCK
         and all(getattr(config, field.name) == MPT_ARCHITECTURE.get(field.name, field.default) for field in others)
+        and has_mpt_formulas(config)
     )
 
 

@@ -76,6 +76,7 @@ class Model(nn.Module):
             if isinstance(module, nn.Linear | nn.Embedding):
                 gain = (2 * config.blocks) ** -0.5 if isinstance(module, ResidualOutput) else 1.0
                 nn.init.xavier_normal_(module.weight, gain)
+        check_is_listed(self)
         check_kernel()
 
     def hidden(self, ids: torch.Tensor, attends: Sequence[Attend] | None = None) -> torch.Tensor:
@@ -192,3 +193,15 @@ def weight_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     block = block_weights(config).items()
     blocks = {f"blocks.{i}.{name}.weight": shape for i in range(config.blocks) for name, shape in block}
     return {"wte.weight": (config.vocab_size, config.d_model), **blocks, "norm_f.weight": (config.d_model,)}
+
+
+def check_is_listed(model: Model):
+    """Raises UserError where the weights of a model that was changed are not those of `weight_shapes`: no folder would load."""
+    listed = weight_shapes(model.config)
+    found = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
+    for name in found.keys() | listed.keys():
+        if found.get(name) != listed.get(name):
+            raise UserError(
+                f"the model's weight {name} has the shape {found.get(name)}, and by block_weights and weight_shapes in "
+                f"alilama/model/model.py, which go by what a folder is loaded, {listed.get(name)}: change them too"
+            )

@@ -44,6 +44,7 @@ STEPS = 1500  # of a run, as long as the batches are neither small nor large
 LEAST_BATCH, MOST_BATCH, CONTEXT = 16, 256, 128
 LEAST_WINDOWS = 16  # of a text
 SHAPE_NAMES = ["d_model", "blocks", "num_heads", "hidden_dim"]
+NOT_OF_FOLDER = {"vocab_size", "max_seq_len", "dropout"}  # of a shape, what may be another than in the folder of init_from
 CHOSEN = [
     *SHAPE_NAMES,
     "max_seq_len",
@@ -106,9 +107,9 @@ def settle_time(config: Config, meta: TokenMeta, device: str, precision: torch.d
 def with_shape_of(config: Config, folder: Path) -> Config:
     """Returns the settings with the shape of the model in a folder. Raises UserError where they ask for another one."""
     shape = asdict(load_shape(folder))
-    for name in SHAPE_NAMES:
-        given = getattr(config, name)
-        if given not in (None, shape[name]):
+    for name in shape:
+        given = getattr(config, name, None)
+        if name not in NOT_OF_FOLDER and given not in (None, shape[name]):
             raise UserError(f"{name} = {given}: expected {shape[name]} as {folder} has it, or None")
     return config.with_choice({name: shape[name] for name in (*SHAPE_NAMES, "max_seq_len")})
 

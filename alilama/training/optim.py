@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from alilama.common.config import Config
+from alilama.common.errors import UserError
 from alilama.model.model import Model
 
 MOMENTUM = 0.9  # of Muon
@@ -30,8 +31,16 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # coefficients of Jordan et al. 2024,
 
 
 def make_optimizers(model: Model, config: Config, dtype: torch.dtype = torch.float32) -> list[torch.optim.Optimizer]:
-    """Returns the optimizers of the setting `optimizer`."""
-    return OPTIMIZERS[config.optimizer].make(model, config, dtype)
+    """Returns the optimizers of the setting `optimizer`. Raises UserError for a parameter that none of them would change."""
+    optimizers = OPTIMIZERS[config.optimizer].make(model, config, dtype)
+    taken = {id(parameter) for optimizer in optimizers for group in optimizer.param_groups for parameter in group["params"]}
+    for name, parameter in model.named_parameters():
+        if id(parameter) not in taken:
+            raise UserError(
+                f"{name}, {tuple(parameter.shape)}, would stay as it is: optimizer = {config.optimizer} takes none such, "
+                "see OPTIMIZERS in alilama/training/optim.py"
+            )
+    return optimizers
 
 
 def make_adamw(model: Model, config: Config, dtype: torch.dtype) -> list[torch.optim.Optimizer]:

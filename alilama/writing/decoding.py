@@ -5,13 +5,15 @@ memory and time per token stay as they are, however long the text. Shapes: B row
 C = d_model, H heads, D head width, V vocabulary.
 """
 
-from collections.abc import Callable
-from weakref import WeakKeyDictionary
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from weakref import WeakKeyDictionary, WeakSet
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from alilama.common.errors import UserError
 from alilama.model import kernels
 from alilama.model.attention import kernel_agrees, linear_bias
 from alilama.model.model import Model
@@ -19,10 +21,12 @@ from alilama.model.model import Model
 CHUNK = 256  # tokens of a prompt that PyTorch reads together
 TOLD_TOKENS = 512  # of each row, that the kernel reads until it tells how far it is and Ctrl-C stops it
 PROBED_TOKENS, PROBE_TOLERANCE = 4, 1e-3  # of the comparison with the kernel; the tolerance as a share of the largest logit
+READ_TOKENS, READ_TOLERANCE = 16, 0.02  # of the comparison with what is read in parts: GPUs round products in TF32
 
 OnRead = Callable[[int, int], None]  # is told now and then how many tokens of the prompts have been read, and of how many
 
 _computable: WeakKeyDictionary[Model, bool] = WeakKeyDictionary()  # see kernel_computes
+_checked: WeakSet[Model] = WeakSet()  # see check_torch_decoder
 
 
 def say_nothing(read: int, total: int):
@@ -34,14 +38,17 @@ def choose_decoder(
 ) -> "KernelDecoder | TorchDecoder":
     """Returns the fastest decoder for a model where it is, for `rows` texts of up to `longest` tokens.
 
-    With a `context` of that many tokens or None, each sees all that were before.
+    With a `context` of that many tokens or None, each sees all that were before. Raises UserError for a float32 model that was
+    changed where TorchDecoder was not.
     """
     if context is not None and context >= longest:
         context = None
     weight = model.wte.weight
     fits_kernel = weight.device.type == "cpu" and weight.dtype == torch.float32 and kernel_agrees()
-    is_fast = fits_kernel and kernel_computes(model)
-    return (KernelDecoder if is_fast else TorchDecoder)(model, rows, longest, context, on_read)
+    if fits_kernel and kernel_computes(model):
+        return KernelDecoder(model, rows, longest, context, on_read)
+    check_torch_decoder(model)
+    return TorchDecoder(model, rows, longest, context, on_read)
 
 
 @torch.inference_mode()
@@ -57,11 +64,47 @@ def kernel_computes(model: Model) -> bool:
 
 
 def agrees_with_kernel(model: Model) -> bool:
-    was_training, ids = model.training, list(range(min(PROBED_TOKENS, model.config.vocab_size)))
-    expected = model.eval()(torch.tensor([ids]))[0, -1]  # (V,)
+    ids = list(range(min(PROBED_TOKENS, model.config.vocab_size)))
+    try:
+        decoder = KernelDecoder(model, 1, len(ids), None)
+    except (KeyError, ValueError):  # it has not the weights that the kernel reads, or in other shapes
+        return False
+    with evaluating(model):
+        expected = model(torch.tensor([ids]))[0, -1]  # (V,)
+    return agree(decoder.read_prompts([ids])[0], expected, PROBE_TOLERANCE)
+
+
+@torch.inference_mode()
+def check_torch_decoder(model: Model):
+    """Raises UserError where TorchDecoder, which reads in parts, does not compute what a float32 model does, tried once."""
+    if model in _checked or model.wte.weight.dtype != torch.float32:
+        return
+    ids = [id % model.config.vocab_size for id in range(READ_TOKENS)]
+    decoder = TorchDecoder(model, 1, len(ids), None)
+    with evaluating(model):
+        expected = model(torch.tensor([ids], device=decoder.device))[0, -1]  # (V,)
+        decoder.read_prompts([ids[:-1]])
+        [found] = decoder.step(torch.tensor(ids[-1:]), torch.tensor([0]))
+    if expected.isfinite().all() and not agree(found, expected, READ_TOLERANCE):
+        raise UserError(
+            "TorchDecoder in alilama/writing/decoding.py does not write what the model computes: its attention, its output "
+            "layer and what it keeps of the tokens before have to be changed as the model was"
+        )
+    _checked.add(model)
+
+
+@contextmanager
+def evaluating(model: Model) -> Iterator[None]:
+    """Lets a model be in evaluation mode."""
+    was_training = model.training
+    model.eval()
+    yield
     model.train(was_training)
-    found = KernelDecoder(model, 1, len(ids), None).read_prompts([ids])[0]
-    atol = PROBE_TOLERANCE * float(expected.nan_to_num(0, 0, 0).abs().max())
+
+
+def agree(found: torch.Tensor, expected: torch.Tensor, tolerance: float) -> bool:
+    """Whether logits are the same but for a `tolerance`, as a share of the largest."""
+    atol = tolerance * float(expected.nan_to_num(0, 0, 0).abs().max())
     return torch.allclose(found, expected, rtol=0, atol=atol, equal_nan=True)
 
 

@@ -16,6 +16,7 @@ from alilama.common.errors import UserError
 from alilama.data.formats import BYTE_LEVEL_ALPHABET, Vocabulary
 from alilama.data.frames import CHAT_TEMPLATE
 from alilama.data.tokenizer import Tokenizer
+from alilama.model import folder as model_folder
 from alilama.model.folder import save_description, save_weights
 
 gguf = pytest.importorskip("gguf")
@@ -205,7 +206,7 @@ REFUSED = {
     "a pattern of one's own": ({"pattern": r"\S+|\s+"}, None, "f16", r"tokenizer.json cuts text by .* with gpt4 or gpt2"),
     "pieces before merges, by gpt2": ({}, take_whole_pieces_by("gpt2", "<|a|>"), "f16", "ignore_merges"),
     "a special token that is a piece": ({}, take_whole_pieces_by("gpt4", "hello"), "f16", "special token 'hello'"),
-    "a narrow feed-forward": ({"hidden_dim": 100}, None, "f16", "MPT form.*'hidden_dim': 128.*found.*100"),
+    "a narrow feed-forward": ({"hidden_dim": 100}, None, "f16", "hidden_dim = 100, and .* takes 4 . d_model = 128"),
     "heads of width 1": ({"d_model": 4}, None, "f16", "4 heads of width 1"),
     "rows that no block fills": ({"d_model": 48}, None, "q8_0", "d_model = 48.*multiple of 32"),
     "weights beyond float16": ({}, make_weights_large, "f16", "blocks.0.attn.Wqkv.weight.*too large for f16, .*; export f32"),
@@ -227,6 +228,13 @@ def test_what_llama_cpp_would_not_run_as_it_is_here_is_refused_and_nothing_is_wr
         write_gguf(folder, tmp_path / "a.gguf", precision)
     assert len(str(refused.value).splitlines()) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_other_formulas_are_refused(tmp_path, monkeypatch):
+    folder = save_model(tmp_path / "model", Tokenizer([], special_tokens=[EOT]))
+    monkeypatch.setattr(model_folder, "has_mpt_formulas", lambda config: False)
+    with pytest.raises(UserError, match=r"other formulas or weights than MPT, as which llama\.cpp would run it"):
+        write_gguf(folder, tmp_path / "a.gguf", "f16")
 
 
 def test_more_blocks_than_llama_cpp_runs_are_refused(tmp_path):

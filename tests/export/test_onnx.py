@@ -159,6 +159,18 @@ def test_an_architecture_that_chooses_by_length_is_refused(monkeypatch, folder):
     assert not (folder / "model.onnx").exists()
 
 
+def with_the_token_before(self, x):
+    before = torch.nn.functional.pad(x, (0, 0, 1, 0))[:, :-1]
+    return self.down_proj(torch.nn.functional.gelu(self.up_proj(x + before)))
+
+
+def test_an_architecture_that_is_another_when_it_is_read_in_parts_is_refused(monkeypatch, folder):
+    monkeypatch.setattr(FeedForward, "forward", with_the_token_before)
+    with pytest.raises(UserError, match=r"^CachedModel in .* does not compute what the model does"):
+        write_onnx(folder, folder / "model.onnx")
+    assert not (folder / "model.onnx").exists()
+
+
 # ---- what cannot be ----
 
 

@@ -176,6 +176,31 @@ def test_a_bias_that_was_changed_in_python_alone_is_not_left_to_the_kernel(dista
     assert choose_attention(alibi_slopes(4), 9, 8).func is kernels.attention
 
 
+@with_kernel
+def test_a_cap_on_large_scores_is_not_left_to_the_kernel(monkeypatch):
+    def capped(qkv, bias):
+        q, k, v = qkv.transpose(1, 3).unbind(2)
+        scores = 50 * torch.tanh(q @ k.mT / (50 * math.sqrt(q.shape[-1])))
+        return ((scores + bias).softmax(-1) @ v).transpose(1, 2)
+
+    monkeypatch.setattr(attention, "_kernel_agrees", False)
+    with monkeypatch.context() as changed:
+        changed.setattr(attention, "masked_attention", capped)
+        attention.check_kernel()
+        assert choose_attention(alibi_slopes(4), 9, 8).func is capped
+    attention.check_kernel()
+    assert choose_attention(alibi_slopes(4), 9, 8).func is kernels.attention
+
+
+@with_kernel
+def test_slopes_that_are_learned_are_not_left_to_the_kernel():
+    attention.check_kernel()
+    qkv, slopes, _ = random_case((2, 20, 4, 8), torch.float32)
+    slopes.requires_grad_()
+    choose_attention(slopes, 20, 8)(qkv).square().sum().backward()
+    assert slopes.grad.abs().min() > 0
+
+
 def test_without_the_kernel_the_cpu_takes_the_mask(monkeypatch):
     monkeypatch.setattr(kernels, "_kernels", None)
     qkv, slopes, _ = random_case((2, 20, 4, 8), torch.float32)

@@ -281,6 +281,18 @@ def test_a_model_of_another_formula_is_not_called_mpt(monkeypatch):
     assert is_mpt(WithRotation(**vars(config))) and not is_mpt(WithRotation(**vars(config), rotation=0.5))
 
 
+def test_a_new_field_may_be_called_as_a_setting_of_mpt_is(tokenizer, tmp_path, monkeypatch):
+    @dataclass
+    class WithNorm(ModelConfig):
+        norm_type: str = "layer"
+
+    monkeypatch.setattr(folders, "ModelConfig", WithNorm)
+    for norm_type in ("layer", "rms"):
+        config = WithNorm(**vars(tiny_model(tokenizer.vocab_size).config), norm_type=norm_type)
+        save_description(tmp_path, config, tokenizer)
+        assert folders.load_shape(tmp_path) == config
+
+
 def test_the_table_of_weights_is_that_of_the_model():
     model = tiny_model(50, blocks=3, hidden_dim=40)
     assert weight_shapes(model.config) == {name: tuple(weight.shape) for name, weight in model.state_dict().items()}

@@ -1,6 +1,6 @@
 """The setting `minutes`: what is chosen, what stays as it was given, and when a run ends."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -11,6 +11,7 @@ from alilama.common.config import load_config
 from alilama.common.errors import UserError
 from alilama.data.tokens import TokenMeta
 from alilama.model.folder import save_description
+from alilama.model.model import ModelConfig
 from alilama.training import budget
 from alilama.training.budget import CHOSEN, LEAST_BYTES, Pace, Shape, choose, matmul_speed, settle
 from alilama.training.resume import Run
@@ -125,6 +126,20 @@ def test_a_model_that_is_trained_on_keeps_its_shape(minutes, load, clock, tmp_pa
     assert settle_on_cpu(load(*settings, "--max_seq_len=32", "--d_model=48"), 10_000)[0].max_seq_len == 32
     with pytest.raises(UserError, match=r"^d_model = 64: expected 48 as .*old has it, or None$"):
         settle_on_cpu(load(*settings, "--d_model=64"), 10_000)
+
+
+def test_a_field_of_the_model_that_is_new_is_that_of_the_folder_too(load, tmp_path, tokenizer, monkeypatch):
+    @dataclass
+    class WithOptimizer(ModelConfig):  # a setting that there is
+        optimizer: str = "adamw"
+
+    config = tiny_model(tokenizer.vocab_size).config
+    save_description(tmp_path / "old", config, tokenizer)
+    monkeypatch.setattr(budget, "load_shape", lambda folder: WithOptimizer(**vars(config)))
+    settings = [f"--init_from={tmp_path / 'old'}"]
+    settle_on_cpu(load(*settings, "--optimizer=adamw"), 10_000)
+    with pytest.raises(UserError, match=r"^optimizer = muon: expected adamw as .*old has it, or None$"):
+        settle_on_cpu(load(*settings, "--optimizer=muon"), 10_000)
 
 
 def test_a_run_that_goes_on_keeps_its_choice_and_nothing_else(load, clock, make_config):

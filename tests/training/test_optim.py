@@ -6,6 +6,7 @@ from helpers import tiny_model
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from alilama.common import config
+from alilama.common.errors import UserError
 from alilama.training.optim import OPTIMIZERS, learning_rate_at, make_optimizers, orthogonalize, set_learning_rate
 from alilama.training.trainer import STEPS_BEFORE_GRAPH
 
@@ -213,6 +214,15 @@ def test_every_parameter_is_updated_by_one_optimizer(optimized):
     before = [parameter.detach().clone() for parameter in model.parameters()]
     make_step(model, optimizers, 0)
     assert not any(torch.equal(now, then) for now, then in zip(model.parameters(), before, strict=True))
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("shape", [(), (4, 8, 2)])
+def test_a_parameter_that_no_optimizer_takes_is_refused(shape, optimizer, make_config):
+    model = tiny_model(50)
+    model.blocks[0].gain = torch.nn.Parameter(torch.ones(shape))
+    with pytest.raises(UserError, match=rf"^blocks.0.gain, .* would stay as it is: optimizer = {optimizer} takes none such"):
+        make_optimizers(model, make_config(optimizer=optimizer))
 
 
 def test_norms_are_not_decayed(optimized):

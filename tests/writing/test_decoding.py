@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from helpers import tiny_model
 
+from alilama.common.errors import UserError
 from alilama.model import kernels
 from alilama.model.attention import masked_attention
-from alilama.model.model import FeedForward
+from alilama.model.model import Attention, FeedForward, Model
 from alilama.writing import decoding
 from alilama.writing.decoding import KernelDecoder, TorchDecoder, cache_bytes, choose_decoder
 from alilama.writing.streams import generate_batch
@@ -309,7 +310,49 @@ def test_a_model_that_the_kernel_does_not_know_is_left_to_torch(forward, change,
     assert generate_batch(model, [[3, 5]], max_new_tokens=20, temperature=0) == [expected[2:]]
 
 
-def test_choosing_a_decoder_leaves_a_model_in_its_mode():
+def with_shared_keys(self, x, attend):
+    """Attention whose Wqkv makes one key and value for all heads."""
+    q, k, v = self.Wqkv(x).split([32, 8, 8], dim=-1)
+    heads = [part.unflatten(-1, (-1, 8)).expand(-1, -1, 4, -1) for part in (q, k, v)]
+    return self.out_proj(attend(torch.stack(heads, dim=2)).flatten(2))
+
+
+@with_kernel
+def test_a_model_whose_weights_the_kernel_cannot_read_is_left_to_torch(monkeypatch):
+    model = lively_model(100)
+    for block in model.blocks:
+        block.attn.Wqkv = torch.nn.Linear(32, 48, bias=False)
+    monkeypatch.setattr(Attention, "forward", with_shared_keys)
+    assert isinstance(choose_decoder(model, 1, 40, None), TorchDecoder)
+
+
+def shifted(self, x):
+    """A feed-forward part that also sees the token before."""
+    before = torch.nn.functional.pad(x, (0, 0, 1, 0))[:, :-1]
+    return self.down_proj(torch.nn.functional.gelu(self.up_proj(x + before)))
+
+
+def capped(self, ids):
+    return torch.tanh(F.linear(self.hidden(ids), self.wte.weight))
+
+
+@pytest.mark.parametrize("owner, forward", [(FeedForward, shifted), (Model, capped)])
+def test_what_torch_would_write_otherwise_than_the_model_computes_is_refused(owner, forward, monkeypatch):
+    model = lively_model(100)
+    choose_decoder(model, 1, 40, None)
+    monkeypatch.setattr(owner, "forward", forward)
+    with pytest.raises(UserError, match=r"TorchDecoder in .* does not write what the model computes"):
+        choose_decoder(lively_model(100), 1, 40, None)
+
+
+def test_choosing_a_decoder_leaves_a_model_in_its_mode(monkeypatch):
+    monkeypatch.setattr(decoding, "kernel_agrees", lambda: False)
+    assert isinstance(choose_decoder(tiny_model(400), 1, 8, None), TorchDecoder)
+    for is_training in (True, False):
+        model = tiny_model(400, dropout=0.5).train(is_training)
+        choose_decoder(model, 1, 8, None)
+        assert model.training == is_training
+    monkeypatch.undo()
     for is_training in (True, False):
         model = tiny_model(400, dropout=0.5).train(is_training)
         choose_decoder(model, 1, 8, None)
