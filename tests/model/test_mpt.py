@@ -22,7 +22,8 @@ CONFIG = tiny_model(50).config
     "changed",
     [{}, {"d_model": 24, "num_heads": 6, "hidden_dim": 40}, {"vocab_size": 300, "blocks": 5, "dropout": 0.5, "max_seq_len": 7}],
 )
-def test_a_model_of_any_size_has_the_formulas_of_mpt(changed):
+def test_a_model_of_any_size_has_the_formulas_of_mpt(changed, monkeypatch):
+    monkeypatch.setattr(torch, "manual_seed", None)  # which would also seed GPUs, whose random numbers go on
     before = torch.get_rng_state()
     assert has_mpt_formulas(ModelConfig(**vars(CONFIG) | changed))
     assert torch.equal(torch.get_rng_state(), before)
@@ -99,6 +100,11 @@ def add_norm(self, config):
 
 
 made_feed_forward, made_attention = FeedForward.__init__, Attention.__init__
+
+
+def test_a_model_that_other_sizes_do_not_suit_is_not_mpt(monkeypatch):
+    monkeypatch.setattr(Attention, "forward", lambda self, x, attend: attend(self.Wqkv(x).view(1, 7, 3, 4, 5)))
+    assert not has_mpt_formulas(CONFIG)
 
 
 @pytest.mark.parametrize("kind", ["shape", "name"])
