@@ -110,7 +110,8 @@ def translate(model: CachedModel) -> bytes:
     """Returns the content of an ONNX file of what a model computes, in any batch and of any length.
 
     By torch's older exporter: 0.5 s for the 2M model, where the newer takes 26 s, needs onnxscript too, and makes a graph that
-    is as fast. It records one run. Raises UserError for a choice by shape or value, which it would record as made for ever.
+    is as fast. It records one run. Raises UserError for a choice by shape or value, which it would record as made for ever,
+    and for an operation that it does not know.
     """
     config = model.transformer.config
     caches = [f"{block}.{part}" for block in range(config.blocks) for part in ("key", "value")]
@@ -120,23 +121,26 @@ def translate(model: CachedModel) -> bytes:
     content = io.BytesIO()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        torch.onnx.export(
-            model,
-            (torch.zeros(B, T, dtype=torch.int64), torch.ones(B, P + T, dtype=torch.int64), [empty.clone() for _ in past]),
-            content,
-            input_names=["input_ids", "attention_mask", *past],
-            output_names=["logits", *present],
-            dynamic_axes={
-                "input_ids": {0: ROWS, 1: TOKENS},
-                "attention_mask": {0: ROWS, 1: ALL},
-                "logits": {0: ROWS, 1: TOKENS},
-                **{name: {0: ROWS, 2: PAST} for name in past},
-                **{name: {0: ROWS, 2: ALL} for name in present},
-            },
-            opset_version=OPSET,
-            do_constant_folding=False,  # it would write the embedding a second time, transposed
-            dynamo=False,
-        )
+        try:
+            torch.onnx.export(
+                model,
+                (torch.zeros(B, T, dtype=torch.int64), torch.ones(B, P + T, dtype=torch.int64), [empty.clone() for _ in past]),
+                content,
+                input_names=["input_ids", "attention_mask", *past],
+                output_names=["logits", *present],
+                dynamic_axes={
+                    "input_ids": {0: ROWS, 1: TOKENS},
+                    "attention_mask": {0: ROWS, 1: ALL},
+                    "logits": {0: ROWS, 1: TOKENS},
+                    **{name: {0: ROWS, 2: PAST} for name in past},
+                    **{name: {0: ROWS, 2: ALL} for name in present},
+                },
+                opset_version=OPSET,
+                do_constant_folding=False,  # it would write the embedding a second time, transposed
+                dynamo=False,
+            )
+        except torch.onnx.errors.UnsupportedOperatorError as error:
+            raise UserError(f"the model cannot be exported to ONNX: {first_line(error)}") from None
     if chosen := [warning.message for warning in caught if issubclass(warning.category, torch.jit.TracerWarning)]:
         raise UserError(f"the model cannot be exported to ONNX, as something in it depends on a shape: {first_line(chosen[0])}")
     return content.getvalue()

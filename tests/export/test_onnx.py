@@ -171,6 +171,13 @@ def test_an_architecture_that_is_another_when_it_is_read_in_parts_is_refused(mon
     assert not (folder / "model.onnx").exists()
 
 
+def test_an_operation_that_onnx_does_not_have_is_refused(monkeypatch, folder):
+    monkeypatch.setattr(FeedForward, "forward", lambda self, x: torch.nn.functional.rms_norm(x, x.shape[-1:]))
+    with pytest.raises(UserError, match=r"^the model cannot be exported to ONNX: .*aten::rms_norm.* is not supported"):
+        write_onnx(folder, folder / "model.onnx")
+    assert not (folder / "model.onnx").exists()
+
+
 # ---- what cannot be ----
 
 
