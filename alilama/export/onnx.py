@@ -92,14 +92,16 @@ class CachedModel(nn.Module):
 
 @torch.inference_mode()
 def check_cached_model(model: CachedModel):
-    """Raises UserError where what is exported, reading in parts, does not compute what the model does, tried on 16 tokens."""
+    """Raises UserError for a model that was changed where what is exported, which reads in parts, was not."""
     config = model.transformer.config
+    if has_mpt_formulas(config):
+        return
     ids = torch.tensor([probed_ids(config.vocab_size)])  # (1, T)
     mask = torch.ones_like(ids)
     empty = torch.zeros(1, config.num_heads, 0, config.d_model // config.num_heads)
     _, *past = model(ids[:, :-1], mask[:, :-1], [empty] * (2 * config.blocks))
     logits, *_ = model(ids[:, -1:], mask, past)
-    if not has_mpt_formulas(config) and not agree(logits[0, -1], model.transformer(ids)[0, -1], PROBE_TOLERANCE):
+    if not agree(logits[0, -1], model.transformer(ids)[0, -1], PROBE_TOLERANCE):
         raise UserError(
             "CachedModel in alilama/export/onnx.py does not compute what the model does: its attention, its output layer and "
             "what it keeps of the tokens before have to be changed as the model was"

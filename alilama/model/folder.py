@@ -73,9 +73,10 @@ def save_description(folder: Path, config: ModelConfig, tokenizer: Tokenizer, dt
     folder.mkdir(parents=True, exist_ok=True)
     special_ids = {f"{role}_token_id": tokenizer.eot_id for role in ("bos", "eos", "pad")}
     template = {} if tokenizer.frame is None else {"chat_template": CHAT_TEMPLATE}
+    model_type, architecture = ("mpt", "MptForCausalLM") if is_mpt(config) else ("alilama", "Model")
     content = {
-        "model_type": "mpt" if is_mpt(config) else "alilama",
-        "architectures": ["MptForCausalLM" if is_mpt(config) else "Model"],
+        "model_type": model_type,
+        "architectures": [architecture],
         **ARCHITECTURE,
         "max_seq_len": READABLE_MULTIPLE * config.max_seq_len,
         "emb_pdrop": config.dropout,

@@ -44,7 +44,7 @@ def make_model(config: ModelConfig) -> Model:
 
 
 def mpt_shapes() -> dict[str, tuple[int, ...]]:
-    """Returns the shapes of the weights of an MPT of SHAPE, by their names in Model."""
+    """Returns the shapes of the weights of an MPT of SHAPE, by their names in Model; not by what Model says of itself."""
     C, hidden = SHAPE["d_model"], SHAPE["hidden_dim"]
     block = {
         "norm_1": (C,),

@@ -122,7 +122,8 @@ def test_what_no_font_has_is_a_sign_and_no_warning(recwarn, tmp_path, tokenizer)
     model = tiny_model(tokenizer.vocab_size)
     for number, plot in enumerate([plot_story, plot_attention]):
         save_figure(plot(model, tokenizer, "日\t߿ ם س"), tmp_path / f"{number}.png")
-    assert not [warning for warning in recwarn if "lyph" in str(warning.message)]
+    said = [str(warning.message) for warning in recwarn]  # other libraries may warn at their first use
+    assert not [text for text in said if "lyph" in text or "does not support" in text]
 
 
 def test_what_only_says_how_others_are_shown_is_left_out():
