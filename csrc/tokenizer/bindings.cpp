@@ -23,6 +23,13 @@ namespace py = pybind11;
 namespace alilama {
 namespace {
 
+// What Python made, of type T; throws its error where it made nothing. pybind11's own types make a RuntimeError of each.
+template <class T>
+T checked(PyObject* made) {
+    if (!made) throw py::error_already_set();
+    return py::reinterpret_steal<T>(made);
+}
+
 // A counter, which one call uses at a time: `is_used` is guarded by the GIL, which some calls release.
 struct SharedCounter {
     static constexpr const char* kTaken = "another call uses this PieceCounter: give each thread its own";
@@ -79,7 +86,7 @@ public:
             for (size_t id = 0; id < encoder.num_ids(); ++id) ints.push_back(py::int_(id));
             ints_ = std::move(ints);
         }
-        py::list list(size);
+        py::list list = checked<py::list>(PyList_New(static_cast<Py_ssize_t>(size)));
         for (size_t i = 0; i < size; ++i)
             PyList_SET_ITEM(list.ptr(), static_cast<Py_ssize_t>(i), ints_[ids[i]].inc_ref().ptr());
         return list;
@@ -118,9 +125,13 @@ std::string_view view(const py::object& text) {
     return {bytes, static_cast<size_t>(size)};
 }
 
+py::bytes to_bytes(std::string_view text) {
+    return checked<py::bytes>(PyBytes_FromStringAndSize(text.data(), static_cast<Py_ssize_t>(text.size())));
+}
+
 py::list to_bytes_list(const std::vector<std::string_view>& parts) {
     py::list list;
-    for (const std::string_view part : parts) list.append(py::bytes(part.data(), part.size()));
+    for (const std::string_view part : parts) list.append(to_bytes(part));
     return list;
 }
 
@@ -326,8 +337,7 @@ std::string decode(const SharedEncoder& shared, const py::object& ids) {
     if (is_array_of<uint16_t>(ids)) return decode_array<uint16_t>(shared.encoder, ids);
     if (is_array_of<uint32_t>(ids)) return decode_array<uint32_t>(shared.encoder, ids);
     if (is_array_of<int64_t>(ids)) return decode_array<int64_t>(shared.encoder, ids);
-    const auto items = py::reinterpret_steal<py::tuple>(PySequence_Tuple(ids.ptr()));  // which nobody changes meanwhile
-    if (!items) throw py::error_already_set();
+    const auto items = checked<py::tuple>(PySequence_Tuple(ids.ptr()));  // which nobody changes meanwhile
     std::vector<int64_t> values(items.size());
     for (size_t i = 0; i < values.size(); ++i) {
         PyObject* const item = PyTuple_GET_ITEM(items.ptr(), static_cast<Py_ssize_t>(i));
@@ -336,21 +346,18 @@ std::string decode(const SharedEncoder& shared, const py::object& ids) {
         if (!PyErr_ExceptionMatches(PyExc_TypeError) && !PyErr_ExceptionMatches(PyExc_OverflowError))
             throw py::error_already_set();
         PyErr_Clear();
-        const auto written = py::reinterpret_steal<py::str>(PyUnicode_Substring(py::repr(item).ptr(), 0, 40));
+        const auto written = checked<py::str>(PyUnicode_Substring(py::repr(item).ptr(), 0, 40));
         throw std::out_of_range("id " + std::string(written) + " at position " + std::to_string(i) +
                                 " is not a token: ids go from 0 to " + std::to_string(shared.encoder.num_ids() - 1));
     }
     return shared.encoder.decode(values.data(), values.size());
 }
 
-py::bytes decode_to_bytes(const SharedEncoder& shared, const py::object& ids) { return py::bytes(decode(shared, ids)); }
+py::bytes decode_to_bytes(const SharedEncoder& shared, const py::object& ids) { return to_bytes(decode(shared, ids)); }
 
 py::str decode_to_str(const SharedEncoder& shared, const py::object& ids, const std::string& errors) {
     const std::string text = decode(shared, ids);
-    auto result =
-        py::reinterpret_steal<py::str>(PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()), errors.c_str()));
-    if (!result) throw py::error_already_set();
-    return result;
+    return checked<py::str>(PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()), errors.c_str()));
 }
 
 }  // namespace

@@ -251,7 +251,7 @@ const Pattern& find_pattern(std::string_view name) {
         if (pattern.name == name) return pattern;
         names += (names.empty() ? "" : ", ") + std::string(pattern.name);
     }
-    throw std::invalid_argument("pattern " + std::string(name) + " is not native: expected one of " + names);
+    throw std::invalid_argument("the pattern is not native: expected one of " + names);  // it need not be text
 }
 
 }  // namespace alilama

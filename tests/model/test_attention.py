@@ -208,6 +208,7 @@ def test_without_the_kernel_the_cpu_takes_the_mask(monkeypatch):
     torch.testing.assert_close(found.double(), written_out(qkv, slopes), atol=1e-5, rtol=0)
 
 
+@pytest.mark.skipif(torch.__version__ < "2.13", reason="on the CPU FlexAttention wanted q, k and v apart in memory before")
 def test_block_attention_is_masked_attention(monkeypatch):
     """As it is compiled for a GPU, apart from the backward pass, which FlexAttention has only there."""
     monkeypatch.setattr(kernels, "_kernels", None)

@@ -134,7 +134,7 @@ def test_patterns_are_those_of_the_design():
 
 
 def test_a_pattern_that_is_not_in_the_table_is_refused():
-    said = f"pattern gpt5 is not native: expected one of {', '.join(PATTERN_STRINGS)}"
+    said = f"the pattern is not native: expected one of {', '.join(PATTERN_STRINGS)}"
     for cut in (partial(_bpe.split_pieces, "gpt5"), partial(_bpe.find_cut, pattern="gpt5")):
         with pytest.raises(ValueError, match=said):
             cut(b"text")

@@ -1,6 +1,7 @@
 """What the tokenizer and its C++ are given that cannot be: refused in words, computed, and nothing in between."""
 
 import json
+import sys
 import threading
 
 import numpy as np
@@ -371,3 +372,44 @@ def test_many_pieces_at_once_are_those_that_are_found_one_by_one(pattern, text):
     except TimeoutError:
         return
     assert pieces == [piece.encode("utf-8", "surrogateescape") for piece in [*expected, text[end:]] if piece]
+
+
+# ---- memory that runs out ----
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux keeps to a limit of memory")
+def test_memory_that_runs_out_anywhere_is_a_memory_error_and_the_next_call_works(run, tmp_path):
+    (tmp_path / "limits.py").write_text("""
+import resource
+import numpy as np
+from alilama import _bpe
+
+encoder = _bpe.Encoder([bytes([byte]) for byte in range(256)], list(range(256)), [], [])
+text, documents = "ab" * 2_000_000, b"x<|endoftext|>" * 100_000
+array = np.frombuffer(text.encode(), dtype=np.uint8).astype(np.uint16)
+calls = {
+    "list": lambda: encoder.encode("gpt4", text),
+    "array": lambda: encoder.encode_to_numpy("gpt4", text),
+    "bytes": lambda: encoder.decode_to_bytes(array),
+    "str": lambda: encoder.decode_to_str(array, "replace"),
+    "documents": lambda: _bpe.split_documents(documents),
+    "pieces": lambda: _bpe.split_pieces("gpt4", documents),
+}
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+for name, call in calls.items():
+    ends = []
+    for megabytes in range(0, 60, 2):
+        resource.setrlimit(resource.RLIMIT_AS, (used + (megabytes << 20), resource.RLIM_INFINITY))
+        try:
+            call()
+            ends.append("made")
+        except MemoryError:
+            ends.append("refused")
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2)
+    print(name, *sorted(set(ends)), sep=", ")
+""")
+    result = run("limits.py", MALLOC_MMAP_THRESHOLD_="65536")  # what is freed is given back
+    assert result.stderr == ""
+    names = ["list", "array", "bytes", "str", "documents", "pieces"]
+    assert result.stdout.splitlines() == [f"{name}, made, refused" for name in names]
