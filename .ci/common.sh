@@ -4,6 +4,18 @@
 # The tests of the two modules in C++, by name: where one is renamed, pytest says so.
 tokenizer_tests=(tests/data/tokenizer/test_{bpe_training,encoding,encoding_shortcuts,foreign_tokenizers,patterns,pretokenizer,tokenizer_files}.py tests/data/tokenizer/test_tokenizer_arguments.py)
 kernel_tests=(tests/model/test_{attention,kernel_arguments}.py tests/writing/test_decoding.py)
+# All of them but those that neither sanitizers nor qemu can run: compiling would take hours, and neither keeps to a limit of memory.
+runs_everywhere="not torch_compile and not memory_that_runs_out"
+
+# fresh_clone FOLDER PYTHON: goes into a clone of HEAD, in a virtual environment of its own.
+fresh_clone() {
+    git clone --quiet . "$1/alilama"
+    "$2" -m venv "$1/venv"
+    # shellcheck disable=SC1091
+    source "$1/venv/bin/activate"
+    unset PYTHONPATH
+    cd "$1/alilama"
+}
 
 # together COMMANDS...: runs them side by side and prints what each of them said once it and those before it are done.
 # Behind || or && bash goes on at an error, so there each command has to be a single one.
