@@ -286,7 +286,7 @@ def compare_training(documents: list[str], file: Path, folder: Path):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--megabytes", type=float, default=200, help="how much text is encoded by each of four tokenizers")
+    parser.add_argument("--megabytes", type=float, default=200, help="how much text is encoded by each of six tokenizers")
     parser.add_argument("--tokenizers_megabytes", type=float, default=50, help="how much of it by tokenizers, for each pattern")
     parser.add_argument("--train_megabytes", type=float, default=20, help="how much text is learned from")
     parser.add_argument("--stories", type=Path, help="a text file")
