@@ -66,7 +66,7 @@ def make_token_files(config: Config):
         )
     if config.pattern not in PATTERNS and (not config.pattern or config.pattern.isalnum()):  # a slip, and no way to cut a text
         raise UserError(f"pattern = {config.pattern!r}: expected one of {', '.join(PATTERNS)}, or a regular expression")
-    nearest = next(path for path in (folder, *folder.parents) if path.exists())
+    nearest = next((path for path in (folder, *folder.parents) if path.exists()), folder)
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         raise UserError(f"tokens_dir = {config.tokens_dir!r}: {nearest} is not a folder to write in; choose another one")
     check_texts(sources + (val_sources or []))

@@ -124,8 +124,8 @@ class Config:
         self._check("val_fraction", lambda value: value > 0 or self.val_files is not None, "above 0 unless val_files are given")
         self._check(
             "model_name",
-            lambda value: value not in ("", ".", "..") and not set(value) & set("/\\"),
-            "the name of a folder inside models_dir",
+            lambda value: value and value.rstrip(" .") == value and not set(value) & set("/\\"),
+            "the name of a folder inside models_dir, which ends in no space or period",
         )
         for name in ("epochs", "train_tokens"):
             self._check(name, lambda value: self.minutes is None, f"None beside minutes = {self.minutes}, which fix it")

@@ -1,6 +1,7 @@
 """A user's mistake is one line: what was found, where, what to do."""
 
 import argparse
+import errno
 import io
 import os
 import re
@@ -83,14 +84,16 @@ def one_line_errors() -> Iterator[None]:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115, open as long as the process
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal may lack a character
+            # A terminal may lack a character, and what Windows writes into files by itself lacks most.
+            is_file = sys.platform == "win32" and not stream.isatty() and "PYTHONIOENCODING" not in os.environ
+            stream.reconfigure(encoding="utf-8" if is_file else None, errors="replace")
     try:
         yield
-    except BrokenPipeError:  # whoever read the output, such as `head`, has had enough
+    except (UserError, OSError) as error:
+        if not is_closed_output(error):
+            sys.exit(f"Error: {error}")
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except (UserError, OSError) as error:
-        sys.exit(f"Error: {error}")
     except KeyboardInterrupt:
         sys.exit("Stopped.")
     except (MemoryError, RuntimeError) as error:
@@ -99,6 +102,12 @@ def one_line_errors() -> Iterator[None]:
         sys.exit(
             f"Error: out of memory: give a shorter text, or a smaller batch_size, max_seq_len or model ({first_line(error)})"
         )
+
+
+def is_closed_output(error: Exception) -> bool:
+    """Whether whoever read the output, such as `head`, has had enough; Windows calls that an invalid argument."""
+    is_invalid = isinstance(error, OSError) and error.errno == errno.EINVAL and error.filename is None
+    return isinstance(error, BrokenPipeError) or (sys.platform == "win32" and is_invalid)
 
 
 def is_out_of_memory(error: Exception) -> bool:

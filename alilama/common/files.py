@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,15 @@ from typing import BinaryIO
 
 from alilama.common.errors import UserError, expect
 
-CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EACCES)  # of file systems that sync no folders, and of folders not to be read
+try:
+    from fcntl import F_FULLFSYNC, fcntl  # macOS
+except ImportError:
+    F_FULLFSYNC = None
+
+# Of file systems that sync no folders, and of folders not to be read.
+CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EACCES)
+IN_USE = (5, 32, 1224)  # what Windows says where somebody reads the file, has it mapped, or looks for viruses in it
+PATIENCE = 5  # seconds that it is tried again for
 
 
 def to_path(name: str, value: str | os.PathLike) -> Path:
@@ -34,15 +43,53 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         with open(part, "xb") as file:  # which follows no link
             yield file
             file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
+            sync(file.fileno())
+        replace(part, path)
         sync_folder(path.parent)
     except OSError as error:
         if error.errno is not None and error.filename in (None, str(part)):
             error.filename = str(path)  # a full disk does not say where, and nobody knows the other name
+            del error.filename2
         raise
     finally:
         part.unlink(missing_ok=True)
+
+
+def replace(part: Path, path: Path):
+    """Gives `part` the place of `path`, on Windows only once nobody reads that: for some seconds it is tried again."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            os.replace(part, path)
+            return
+        except OSError as error:
+            if not is_in_use(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(0.05)
+
+
+def check_is_free(path: Path):
+    """Raises UserError where `path` cannot be replaced, since another process has it open or mapped and this is Windows."""
+    try:
+        os.rename(path, path)  # changes nothing
+    except OSError as error:
+        if is_in_use(error):
+            raise UserError(f"{path} is in use by another program, as by a training; wait until it has ended") from None
+
+
+def is_in_use(error: OSError) -> bool:
+    return getattr(error, "winerror", None) in IN_USE
+
+
+def sync(file: int):
+    """Has what was written to an open file on the disk; on macOS fsync leaves it with the drive (fsync(2) there)."""
+    try:
+        if F_FULLFSYNC is not None:
+            fcntl(file, F_FULLFSYNC)
+            return
+    except OSError:  # the file system has no such call
+        pass
+    os.fsync(file)
 
 
 def check_picture_can_go(option: str, path: Path):
@@ -64,7 +111,7 @@ def sync_folder(folder: Path):
     try:
         file = os.open(folder, os.O_RDONLY)
         try:
-            os.fsync(file)
+            sync(file)
         finally:
             os.close(file)
     except OSError as error:

@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import TextIO
 
@@ -20,7 +21,9 @@ except ImportError:  # Windows
 
 NAME = ".lock"
 UNFINISHED = re.compile(r".+\.(\d+)\.alilama\.part")  # of `replacing`, with the number of the process
-NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)  # of file systems that cannot hold one, as some in networks
+# Of file systems that cannot hold one, as some in networks.
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+MOST_ATTEMPTS = 1000  # to open the lock in a folder that others remove
 HOLDER_AT, MOST_HOLDER = 1, 200  # where its description begins, behind the byte that Windows locks; in characters
 
 
@@ -40,7 +43,8 @@ def locked(folder: Path) -> Iterator[None]:
         file.flush()
         for part in folder.glob("*.part"):
             if (found := UNFINISHED.fullmatch(part.name)) and not is_alive(int(found[1])):
-                part.unlink(missing_ok=True)
+                with suppress(PermissionError):  # Windows removes nothing that is open
+                    part.unlink(missing_ok=True)
         try:
             yield
         finally:
@@ -56,12 +60,14 @@ def locked(folder: Path) -> Iterator[None]:
 def take(folder: Path) -> TextIO:
     """Returns the open and locked file that holds a folder."""
     path = folder / NAME
-    while True:
+    for attempt in count(1):
         folder.mkdir(parents=True, exist_ok=True)
         try:
             file = open(path, "a+", encoding="utf-8", errors="replace")  # noqa: SIM115, open as long as the folder is held
         except FileNotFoundError:
-            continue  # a process that had made the folder has removed it meanwhile
+            if attempt < MOST_ATTEMPTS:
+                continue  # a process that had made the folder has removed it meanwhile
+            raise  # Windows makes "x" of a folder "x ", and finds nothing in "x "
         if not is_taken(file):
             file.seek(HOLDER_AT)
             holder = " ".join(file.read(MOST_HOLDER).split()) or "which has not said its name"
@@ -73,9 +79,9 @@ def take(folder: Path) -> TextIO:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process runs; on Windows, where asking is not so easy, it always may."""
+    """Whether a process runs; on Windows, where asking is not so easy, none does: what it has open cannot be removed there."""
     if sys.platform == "win32":
-        return True
+        return False
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

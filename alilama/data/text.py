@@ -109,7 +109,7 @@ def identity(place: Path | HubDataset) -> object:
     if isinstance(place, HubDataset):
         return place
     status = place.stat()
-    return status.st_dev, status.st_ino
+    return status.st_dev, status.st_ino or os.path.realpath(place)  # some drives of Windows number no files
 
 
 def files_of(name: str) -> list[Path]:

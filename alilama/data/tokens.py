@@ -8,7 +8,6 @@ have a checksum of each block, by which damage is noticed when the block is firs
 import json
 import mmap
 import operator
-import os
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -19,7 +18,7 @@ from typing import BinaryIO
 import numpy as np
 
 from alilama.common.errors import UserError, first_line
-from alilama.common.files import check_is_file, replacing, write_json
+from alilama.common.files import check_is_file, check_is_free, replacing, sync, write_json
 from alilama.data.checksums import CHECKSUM, BlockChecksums, checksum_of
 from alilama.data.text import Source, choose_num_threads, has_conversations, map_blocks, read_blocks
 from alilama.data.tokenizer import Tokenizer
@@ -79,6 +78,7 @@ def write_token_files(
             others, val_sources = hold_out_tails(others, val_fraction, pattern)
             sources = others + talking
     folder.mkdir(parents=True, exist_ok=True)
+    check_are_free(folder)
     with (
         replacing(folder / "train.npy") as train_file,
         replacing(folder / "train_documents.npy") as documents_file,
@@ -112,6 +112,7 @@ def write_token_files(
             writer.finish()
             if writer.tokens.length < 2:
                 raise UserError(f"the text leaves nothing for {name}.npy; give more text, or another val_fraction or val_files")
+        check_are_free(folder)
         (folder / "meta.json").unlink(missing_ok=True)
     tokenizer.save(folder / "tokenizer.json")
     meta = TokenMeta(
@@ -125,6 +126,12 @@ def write_token_files(
     )
     write_json(folder / "meta.json", asdict(meta))
     return meta
+
+
+def check_are_free(folder: Path):
+    """Raises UserError where the token files cannot be replaced: on Windows, where a training has them mapped."""
+    for path in folder.glob("*.npy"):
+        check_is_free(path)
 
 
 def can_hold_out_documents(sources: list[Source], val_fraction: float, native_pattern: str | None) -> bool:
@@ -210,7 +217,9 @@ class IndexedTokenWriter(TokenWriter):
         self.documents, self.blocks = (ArrayWriter(file, np.dtype(np.int64)) for file in (documents_file, blocks_file))
 
     def _index(self, ids: np.ndarray, starts: np.ndarray) -> np.ndarray:
-        blocks = np.arange(self.blocks.length, -(-(self.tokens.length + len(ids)) // BLOCK_TOKENS))  # that begin here
+        blocks = np.arange(
+            self.blocks.length, -(-(self.tokens.length + len(ids)) // BLOCK_TOKENS), dtype=np.int64
+        )  # that begin here
         self._count_before(self.documents.length + np.searchsorted(starts, blocks * BLOCK_TOKENS))
         self.documents.write(starts)
         return starts
@@ -220,7 +229,7 @@ class IndexedTokenWriter(TokenWriter):
         self.blocks.write(counts)
 
     def finish(self):
-        self._count_before(np.array([self.documents.length]))
+        self._count_before(np.array([self.documents.length], np.int64))
         super().finish()
         self.documents.finish()
         self.blocks.finish()
@@ -238,6 +247,7 @@ class ArrayWriter:
         np.lib.format.write_array_header_1_0(self.file, header)  # 128 bytes for any length
 
     def write(self, values: np.ndarray):
+        assert values.dtype == self.dtype, values.dtype
         self.file.write(values.data)
         self.length += len(values)
 
@@ -246,7 +256,7 @@ class ArrayWriter:
         self.file.seek(0)
         self._write_header()
         self.file.flush()
-        os.fsync(self.file.fileno())
+        sync(self.file.fileno())
 
 
 def write_parts(

@@ -185,7 +185,7 @@ those of the evaluation with the lowest loss."""
 def describe_data(run: Run) -> str:
     """Names the files, but not the folders they were in, which concern nobody else, and says how much text they are."""
     meta = run.meta
-    names = [code(Path(source).name) for source in meta.sources["train"] + meta.sources["val"]]
+    names = [code(re.split(r"[\\/]", source)[-1]) for source in meta.sources["train"] + meta.sources["val"]]
     more = f" and {len(names) - MAX_NAMES:,} more" if len(names) > MAX_NAMES else ""
     counts = {"documents": meta.documents, "bytes": meta.bytes, "tokens": meta.tokens}
     table = "\n".join(f"| {name} | {count['train']:,} | {count['val']:,} |" for name, count in counts.items())

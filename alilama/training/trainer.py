@@ -205,9 +205,12 @@ def join_processes(device: str) -> tuple[int, int]:
     """
     if not dist.is_torchelastic_launched():
         return 0, 1
+    if device == "mps":
+        raise UserError("torchrun finds one GPU here, and processes cannot share it: start train.py with python")
     if device == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=timedelta(hours=1))  # one may draw and save
+    backend = "nccl" if device == "cuda" and dist.is_nccl_available() else "gloo"  # Windows has no NCCL
+    dist.init_process_group(backend, timeout=timedelta(hours=1))  # one may draw and save
     return dist.get_rank(), dist.get_world_size()
 
 

@@ -208,7 +208,7 @@ REFUSED = {
     "precision": ["fp8"],
     "compile_model": ["maybe", "2"],
     "seed": ["-1", "0.5", "99999999999999999999"],
-    "model_name": ["", "..", "a/b", "a\\b", "."],
+    "model_name": ["", "..", "a/b", "a\\b", ".", "a ", "a.."],
     "log_interval": ["0"],
     "eval_interval": ["0"],
     "eval_tokens": ["0"],

@@ -9,7 +9,7 @@ from helpers import files_of, write_text
 
 from alilama.common import files
 from alilama.common.errors import UserError
-from alilama.common.files import replacing
+from alilama.common.files import check_is_free, replacing
 
 
 def test_replacing_keeps_the_old_file_until_the_new_one_is_whole(tmp_path):
@@ -46,7 +46,7 @@ def test_replacing_has_the_file_on_disk_before_it_takes_the_name_and_the_name_be
     assert happened == ["file synced", "replaced", "folder synced"]
 
 
-@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.EACCES])
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EACCES])
 def test_a_file_system_that_syncs_no_folders_takes_files_all_the_same(number, tmp_path, happened, monkeypatch):
     def refuses(folder, flags):
         raise OSError(number, os.strerror(number))
@@ -65,6 +65,64 @@ def test_a_disk_that_fails_when_the_folder_is_synced_is_said(tmp_path, monkeypat
     monkeypatch.setattr(files.os, "open", fails)
     with pytest.raises(OSError, match="Input/output error"), replacing(tmp_path / "file"):
         pass
+
+
+def test_macos_has_files_beyond_the_cache_of_the_drive_where_its_file_system_can(tmp_path, happened, monkeypatch):
+    def full_sync(file: int, command: object):
+        if stat.S_ISDIR(os.fstat(file).st_mode):
+            raise OSError(errno.ENOTTY, os.strerror(errno.ENOTTY))
+        happened.append(command)
+
+    monkeypatch.setattr(files, "F_FULLFSYNC", "full sync")
+    monkeypatch.setattr(files, "fcntl", full_sync, raising=False)
+    with replacing(tmp_path / "file") as file:
+        file.write(b"new")
+    assert happened == ["full sync", "replaced"] + ["folder synced"] * (os.name == "posix")
+
+
+@pytest.fixture
+def read_by_others(monkeypatch) -> list[int]:
+    """Windows is played, where files that are read can neither be replaced nor renamed, as often as the list has an error."""
+    errors = [5, 32, 1224]
+
+    def unless_read(do):
+        def refuses(old, new):
+            if not errors:
+                return do(old, new)
+            error = PermissionError(errno.EACCES, "The process cannot access the file", str(old), None, str(new))
+            error.winerror = errors.pop()
+            raise error
+
+        return refuses
+
+    for name in ("replace", "rename"):
+        monkeypatch.setattr(files.os, name, unless_read(getattr(os, name)))
+    return errors
+
+
+def test_windows_replaces_a_file_once_nobody_reads_it(tmp_path, read_by_others):
+    path = write_text(tmp_path, "file", "old")
+    with replacing(path) as file:
+        file.write(b"new")
+    assert files_of(tmp_path) == {"file": b"new"} and not read_by_others
+
+
+def test_a_file_that_goes_on_being_read_stays_and_is_named_once(tmp_path, read_by_others, monkeypatch):
+    monkeypatch.setattr(files, "PATIENCE", -1)
+    path = write_text(tmp_path, "file", "old")
+    with pytest.raises(PermissionError, match=r"cannot access the file: '[^']*file'$"), replacing(path):
+        pass
+    assert files_of(tmp_path) == {"file": b"old"}
+
+
+def test_a_file_that_windows_would_not_replace_is_known_before(tmp_path, read_by_others):
+    path = write_text(tmp_path, "file", "old")
+    while read_by_others:
+        with pytest.raises(UserError, match="in use by another program"):
+            check_is_free(path)
+    check_is_free(path)
+    check_is_free(tmp_path / "missing")
+    assert files_of(tmp_path) == {"file": b"old"}
 
 
 def test_a_full_disk_is_said_with_the_file_that_did_not_fit(tmp_path):

@@ -121,6 +121,31 @@ def test_windows_removes_the_lock_too_though_it_removes_nothing_that_is_open(tmp
     assert list(files_of(tmp_path / "run")) == ["file"]
 
 
+def test_windows_removes_unfinished_files_but_those_that_are_open(tmp_path, monkeypatch):
+    unlink, left, is_open = Path.unlink, f"a.{os.getpid()}.alilama.part", f"b.{os.getpid()}.alilama.part"
+
+    def unlink_closed(path: Path, missing_ok: bool = False):
+        if path.name == is_open:
+            raise PermissionError(13, "The process cannot access the file")
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(locks, "sys", SimpleNamespace(platform="win32", argv=["train.py"]))
+    monkeypatch.setattr(locks, "is_taken", lambda file: True)
+    monkeypatch.setattr(Path, "unlink", unlink_closed)
+    for name in (left, is_open):
+        write_text(tmp_path, name, "half")
+    with locked(tmp_path):
+        assert set(files_of(tmp_path)) == {".lock", is_open}
+
+
+def test_a_folder_whose_name_the_system_changes_is_no_endless_loop(tmp_path, monkeypatch):
+    """Windows makes a folder "x" where "x " is asked for, and finds nothing in "x "."""
+    mkdir = Path.mkdir
+    monkeypatch.setattr(Path, "mkdir", lambda path, **options: mkdir(path.with_name(path.name.rstrip()), **options))
+    with pytest.raises(FileNotFoundError, match="x "), locked(tmp_path / "x "):
+        pytest.fail("it is held")
+
+
 @pytest.mark.posix
 def test_a_file_system_without_locks_is_written_all_the_same(tmp_path, monkeypatch):
     def refuse(*_):

@@ -5,8 +5,10 @@ import gzip
 import importlib
 import json
 import lzma
+import os
 import random
 import signal
+from pathlib import Path
 
 import pytest
 from helpers import write_text
@@ -35,6 +37,21 @@ def test_a_file_that_links_lead_to_is_found_once(tmp_path):
     assert [source.path.name for source in find_sources(tmp_path / "texts")] == ["a.txt", "d.txt"]
     both = [tmp_path / "texts" / "d.txt", path, tmp_path / "texts" / "a.txt", tmp_path / "texts" / "d.txt"]
     assert [source.path.name for source in find_sources(both)] == ["d.txt", "b.txt"]
+
+
+def test_files_that_a_drive_does_not_number_are_several(tmp_path, monkeypatch):
+    """As on some of Windows, where a program is the drive."""
+    for name in ("a.txt", "b.txt"):
+        write_text(tmp_path, name, name)
+    stat = Path.stat
+
+    def unnumbered(path: Path, **options) -> os.stat_result:
+        mode, _, *others = stat(path, **options)
+        return os.stat_result([mode, 0, *others])
+
+    monkeypatch.setattr(Path, "stat", unnumbered)
+    sources = find_sources([str(tmp_path), str(tmp_path / "b.txt"), str(tmp_path / "." / "a.txt")])
+    assert [source.path.name for source in sources] == ["a.txt", "b.txt"]
 
 
 def test_a_file_is_one_source_of_its_whole_size(texts):

@@ -108,6 +108,12 @@ def test_what_it_was_trained_on_from_is_named_without_its_place(make_run):
     assert "/home" not in text and "secret" not in text
 
 
+@pytest.mark.parametrize("place", ["/home/me/texts/one.txt", r"C:\Users\me\texts\one.txt", "one.txt"])
+def test_a_text_is_named_without_its_place_on_whatever_system_it_became_tokens(place, make_run):
+    text = written(*make_run(sources=[place]))
+    assert "\n`one.txt`\n" in text and "Users" not in text
+
+
 def test_many_files_are_a_few_names_and_a_number(make_run):
     text = written(*make_run(sources=[f"text{i}.txt" for i in range(1234)]))
     assert "`text9.txt` and 1,224 more" in text and "text10.txt" not in text
