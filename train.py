@@ -34,7 +34,7 @@ from alilama.model.folder import is_mpt, load_model, save_description, save_weig
 from alilama.model.model import Model, ModelConfig
 from alilama.training.budget import Pace, settle
 from alilama.training.card import write_card
-from alilama.training.log import Log, Samples, best_evaluation, import_logger, is_memorizing, read_log
+from alilama.training.log import LOGGERS, Log, Samples, best_evaluation, import_logger, is_memorizing, read_log
 from alilama.training.optim import learning_rate_at, make_optimizers
 from alilama.training.resume import Run, differences, load_teacher, rounding_of, start_from
 from alilama.training.scoring import Score, evaluate, learned_of
@@ -264,8 +264,14 @@ def describe_end(run: Run) -> str:
         f"  python -m alilama.generate {quoted(run.folder)} --prompt={quoted(run.config.sample_prompt)}\n"
         "  pip install jupyterlab && jupyter lab inference.ipynb\n"
         f"  python -m alilama.export {quoted(run.folder)} --html {quoted(run.folder.name + '.html')}\n"
-        f"  hf upload {quoted(run.folder.name)} {quoted(run.folder)} --exclude training_state.pt"
+        f"  {upload_command(run.folder)}"
     )
+
+
+def upload_command(folder: Path) -> str:
+    """Returns how the model comes to the Hub without what is its owner's: the state, and what loggers note of a machine."""
+    private = ["training_state.pt", *(f"{name}*" for name in LOGGERS if any(folder.glob(f"{name}*")))]
+    return " ".join(["hf upload", quoted(folder.name), quoted(folder), *(f"--exclude {quoted(name)}" for name in private)])
 
 
 class Display:

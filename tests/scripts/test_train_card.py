@@ -1,12 +1,16 @@
 """The README.md that train.py writes into the folder of a model, and alilama.evaluate adds to."""
 
+import os
 import re
+import shlex
 import signal
 from pathlib import Path
 
 import pytest
+from helpers import write_text
 from runs import STEPS, read_log
 
+import train
 from alilama.model.folder import load_model
 
 
@@ -25,6 +29,19 @@ def test_a_trained_model_has_a_card_with_its_best_evaluation_and_the_story_that_
     assert f"\n```\n{story}\n```\n" in re.sub("\r\n?", "\n", text)
     assert "hf upload owl models/owl --exclude training_state.pt" in result.stdout
     assert "python -m alilama.export models/owl --html owl.html" in result.stdout
+
+
+def test_what_loggers_note_of_a_machine_is_not_given_away(tmp_path):
+    """The patterns are read by huggingface_hub, as `hf upload` does."""
+    hub = pytest.importorskip("huggingface_hub.utils")
+    private = ["training_state.pt", "wandb_run.txt", "wandb/run-1/files/wandb-metadata.json", "tensorboard/events.mine"]
+    for name in (*private, "model.safetensors", "README.md"):
+        write_text(tmp_path / "owl", name, "")
+    words = shlex.split(train.upload_command(tmp_path / "owl"), posix=os.name == "posix")
+    assert words[:4] == ["hf", "upload", "owl", str(tmp_path / "owl")] and set(words[4::2]) == {"--exclude"}
+    names = [path.relative_to(tmp_path / "owl").as_posix() for path in (tmp_path / "owl").rglob("*") if path.is_file()]
+    given = hub.filter_repo_objects(names, ignore_patterns=words[5::2])
+    assert set(given) == {"model.safetensors", "README.md"}
 
 
 def test_the_examples_on_the_card_run(owl, monkeypatch, capsys):
