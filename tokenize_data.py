@@ -23,7 +23,7 @@ from alilama.data.hub import ending_at_once
 from alilama.data.opening import check_text
 from alilama.data.text import Source, files_below, find_sources, has_conversations, identity, share_of_marks
 from alilama.data.tokenizer import PATTERNS, Tokenizer
-from alilama.data.tokens import load_meta, write_token_files
+from alilama.data.tokens import check_are_free, load_meta, write_token_files
 
 ROOT = Path(__file__).parent
 DEMO_FILE = Path("data/demo/stories.txt")
@@ -71,6 +71,7 @@ def make_token_files(config: Config):
         raise UserError(f"tokens_dir = {config.tokens_dir!r}: {nearest} is not a folder to write in; choose another one")
     check_texts(sources + (val_sources or []))
     with locked(folder):
+        check_are_free(folder)
         write_tokens(config, sources, val_sources)
 
 

@@ -270,7 +270,7 @@ def describe_end(run: Run) -> str:
 
 def upload_command(folder: Path) -> str:
     """Returns how the model comes to the Hub without what is its owner's: the state, and what loggers note of a machine."""
-    private = ["training_state.pt", *(f"{name}*" for name in LOGGERS if any(folder.glob(f"{name}*")))]
+    private = [*(f"{name}*" for name in LOGGERS if any(folder.glob(f"{name}*"))), "training_state.pt"]
     return " ".join(["hf upload", quoted(folder.name), quoted(folder), *(f"--exclude {quoted(name)}" for name in private)])
 
 

@@ -105,9 +105,14 @@ def one_line_errors() -> Iterator[None]:
 
 
 def is_closed_output(error: Exception) -> bool:
-    """Whether whoever read the output, such as `head`, has had enough; Windows calls that an invalid argument."""
-    is_invalid = isinstance(error, OSError) and error.errno == errno.EINVAL and error.filename is None
-    return isinstance(error, BrokenPipeError) or (sys.platform == "win32" and is_invalid)
+    """Whether whoever read the output, such as `head`, has had enough; Windows calls that an invalid argument, as much else."""
+    if sys.platform != "win32" or not isinstance(error, OSError) or error.errno != errno.EINVAL:
+        return isinstance(error, BrokenPipeError)
+    try:
+        sys.stdout.flush()  # what could not be written is still there
+    except OSError:
+        return True
+    return False
 
 
 def is_out_of_memory(error: Exception) -> bool:

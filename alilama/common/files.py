@@ -5,8 +5,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,8 +19,9 @@ except ImportError:
 
 # Of file systems that sync no folders, and of folders not to be read.
 CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EACCES)
-IN_USE = (5, 32, 1224)  # what Windows says where somebody reads the file, has it mapped, or looks for viruses in it
-PATIENCE = 5  # seconds that it is tried again for
+IN_USE = (32, 1224)  # what Windows says where somebody reads the file, has it mapped, or looks for viruses in it
+REFUSED = (5, *IN_USE)  # and where that is so of what it replaces
+PATIENCE_S = 5
 
 
 def to_path(name: str, value: str | os.PathLike) -> Path:
@@ -44,7 +45,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             sync(file.fileno())
-        replace(part, path)
+        patiently(os.replace, part, path)
         sync_folder(path.parent)
     except OSError as error:
         if error.errno is not None and error.filename in (None, str(part)):
@@ -52,33 +53,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             del error.filename2
         raise
     finally:
-        part.unlink(missing_ok=True)
-
-
-def replace(part: Path, path: Path):
-    """Gives `part` the place of `path`, on Windows only once nobody reads that: for some seconds it is tried again."""
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        try:
-            os.replace(part, path)
-            return
-        except OSError as error:
-            if not is_in_use(error) or time.monotonic() > deadline:
-                raise
-        time.sleep(0.05)
-
-
-def check_is_free(path: Path):
-    """Raises UserError where `path` cannot be replaced, since another process has it open or mapped and this is Windows."""
-    try:
-        os.rename(path, path)  # changes nothing
-    except OSError as error:
-        if is_in_use(error):
-            raise UserError(f"{path} is in use by another program, as by a training; wait until it has ended") from None
-
-
-def is_in_use(error: OSError) -> bool:
-    return getattr(error, "winerror", None) in IN_USE
+        with suppress(PermissionError):  # Windows removes nothing that is open, as to a program that looks for viruses
+            part.unlink(missing_ok=True)
 
 
 def sync(file: int):
@@ -90,6 +66,28 @@ def sync(file: int):
     except OSError:  # the file system has no such call
         pass
     os.fsync(file)
+
+
+def patiently(rename: Callable[[Path, Path], None], old: Path, new: Path):
+    """Renames a file, on Windows only once nobody reads it or what it replaces: for some seconds it is tried again."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            rename(old, new)
+            return
+        except OSError as error:
+            if getattr(error, "winerror", None) not in REFUSED or time.monotonic() > deadline:
+                raise
+        time.sleep(0.05)
+
+
+def check_is_free(path: Path):
+    """Raises UserError where `path` cannot be replaced, since another process has it open or mapped and this is Windows."""
+    try:
+        patiently(os.rename, path, path)  # changes nothing
+    except OSError as error:
+        if getattr(error, "winerror", None) in IN_USE:
+            raise UserError(f"{path} is in use by another program, as by a training; wait until it has ended") from None
 
 
 def check_picture_can_go(option: str, path: Path):

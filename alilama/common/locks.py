@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
@@ -23,6 +24,7 @@ NAME = ".lock"
 UNFINISHED = re.compile(r".+\.(\d+)\.alilama\.part")  # of `replacing`, with the number of the process
 # Of file systems that cannot hold one, as some in networks.
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+LONG_AGO_S = 60  # of an unfinished file: several times what `replacing` waits for
 MOST_ATTEMPTS = 1000  # to open the lock in a folder that others remove
 HOLDER_AT, MOST_HOLDER = 1, 200  # where its description begins, behind the byte that Windows locks; in characters
 
@@ -42,9 +44,9 @@ def locked(folder: Path) -> Iterator[None]:
         file.write(" " * HOLDER_AT + f"{os.getpid()}: {shlex.join(sys.argv)}"[:MOST_HOLDER])
         file.flush()
         for part in folder.glob("*.part"):
-            if (found := UNFINISHED.fullmatch(part.name)) and not is_alive(int(found[1])):
-                with suppress(PermissionError):  # Windows removes nothing that is open
-                    part.unlink(missing_ok=True)
+            with suppress(FileNotFoundError, PermissionError):  # another took its place; Windows removes nothing that is open
+                if (found := UNFINISHED.fullmatch(part.name)) and is_left(part, int(found[1])):
+                    part.unlink()
         try:
             yield
         finally:
@@ -78,17 +80,17 @@ def take(folder: Path) -> TextIO:
         file.close()  # whoever held it before has removed it meanwhile
 
 
-def is_alive(pid: int) -> bool:
-    """Whether a process runs; on Windows, where asking is not so easy, none does: what it has open cannot be removed there."""
+def is_left(part: Path, pid: int) -> bool:
+    """Whether the process that wrote a file has ended; on Windows, where asking is not so easy, whether that is long ago."""
     if sys.platform == "win32":
-        return False
+        return time.time() - part.stat().st_mtime > LONG_AGO_S
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
-        return False
+        return True
     except (PermissionError, OverflowError):
         pass
-    return True
+    return False
 
 
 def is_taken(file: TextIO) -> bool:

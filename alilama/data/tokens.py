@@ -78,7 +78,6 @@ def write_token_files(
             others, val_sources = hold_out_tails(others, val_fraction, pattern)
             sources = others + talking
     folder.mkdir(parents=True, exist_ok=True)
-    check_are_free(folder)
     with (
         replacing(folder / "train.npy") as train_file,
         replacing(folder / "train_documents.npy") as documents_file,
@@ -130,7 +129,7 @@ def write_token_files(
 
 def check_are_free(folder: Path):
     """Raises UserError where the token files cannot be replaced: on Windows, where a training has them mapped."""
-    for path in folder.glob("*.npy"):
+    for path in (*folder.glob("train*.npy"), *folder.glob("val*.npy")):
         check_is_free(path)
 
 
@@ -217,9 +216,8 @@ class IndexedTokenWriter(TokenWriter):
         self.documents, self.blocks = (ArrayWriter(file, np.dtype(np.int64)) for file in (documents_file, blocks_file))
 
     def _index(self, ids: np.ndarray, starts: np.ndarray) -> np.ndarray:
-        blocks = np.arange(
-            self.blocks.length, -(-(self.tokens.length + len(ids)) // BLOCK_TOKENS), dtype=np.int64
-        )  # that begin here
+        end = -(-(self.tokens.length + len(ids)) // BLOCK_TOKENS)
+        blocks = np.arange(self.blocks.length, end, dtype=np.int64)  # that begin here
         self._count_before(self.documents.length + np.searchsorted(starts, blocks * BLOCK_TOKENS))
         self.documents.write(starts)
         return starts

@@ -121,8 +121,8 @@ def test_windows_removes_the_lock_too_though_it_removes_nothing_that_is_open(tmp
     assert list(files_of(tmp_path / "run")) == ["file"]
 
 
-def test_windows_removes_unfinished_files_but_those_that_are_open(tmp_path, monkeypatch):
-    unlink, left, is_open = Path.unlink, f"a.{os.getpid()}.alilama.part", f"b.{os.getpid()}.alilama.part"
+def test_windows_removes_unfinished_files_but_new_ones_and_those_that_are_open(tmp_path, monkeypatch):
+    unlink, (left, is_open, is_new) = Path.unlink, (f"{name}.{os.getpid()}.alilama.part" for name in "abc")
 
     def unlink_closed(path: Path, missing_ok: bool = False):
         if path.name == is_open:
@@ -132,10 +132,10 @@ def test_windows_removes_unfinished_files_but_those_that_are_open(tmp_path, monk
     monkeypatch.setattr(locks, "sys", SimpleNamespace(platform="win32", argv=["train.py"]))
     monkeypatch.setattr(locks, "is_taken", lambda file: True)
     monkeypatch.setattr(Path, "unlink", unlink_closed)
-    for name in (left, is_open):
-        write_text(tmp_path, name, "half")
+    for name in (left, is_open, is_new):
+        os.utime(write_text(tmp_path, name, "half"), None if name == is_new else (0, 0))
     with locked(tmp_path):
-        assert set(files_of(tmp_path)) == {".lock", is_open}
+        assert set(files_of(tmp_path)) == {".lock", is_open, is_new}
 
 
 def test_a_folder_whose_name_the_system_changes_is_no_endless_loop(tmp_path, monkeypatch):

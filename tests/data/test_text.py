@@ -41,7 +41,7 @@ def test_a_file_that_links_lead_to_is_found_once(tmp_path):
 
 def test_files_that_a_drive_does_not_number_are_several(tmp_path, monkeypatch):
     """As on some of Windows, where a program is the drive."""
-    for name in ("a.txt", "b.txt"):
+    for name in ("a.txt", "b.txt", "sub/.hidden"):
         write_text(tmp_path, name, name)
     stat = Path.stat
 
@@ -50,7 +50,7 @@ def test_files_that_a_drive_does_not_number_are_several(tmp_path, monkeypatch):
         return os.stat_result([mode, 0, *others])
 
     monkeypatch.setattr(Path, "stat", unnumbered)
-    sources = find_sources([str(tmp_path), str(tmp_path / "b.txt"), str(tmp_path / "." / "a.txt")])
+    sources = find_sources([str(tmp_path), str(tmp_path / "b.txt"), str(tmp_path / "sub" / ".." / "a.txt")])
     assert [source.path.name for source in sources] == ["a.txt", "b.txt"]
 
 

@@ -175,6 +175,24 @@ def test_help_lists_the_settings_of_each_script_and_both_take_all(run_here, text
     run_here("tokenize_data.py", f"--data_files={text_file}", "--vocab_size=300", "--tokens_dir=t", "--d_model=128")
 
 
+def test_token_files_that_windows_would_not_replace_are_refused_at_once(run_here, refusal, text_file, tmp_path, monkeypatch):
+    """As it does while a training has them mapped."""
+    command = ["tokenize_data.py", f"--data_files={text_file}", "--vocab_size=300", "--tokens_dir=t"]
+    run_here(*command)
+    before = files_of(tmp_path / "t")
+
+    def refuses(old, new):
+        error = PermissionError(13, "The process cannot access the file", str(old))
+        error.winerror = 32
+        raise error
+
+    monkeypatch.setattr("alilama.common.files.os.rename", refuses)
+    monkeypatch.setattr("alilama.common.files.PATIENCE_S", -1)
+    monkeypatch.setattr("alilama.data.tokenizer.Tokenizer.train", lambda *_, **__: pytest.fail("it learns"))
+    assert ".npy is in use by another program" in refusal(*command)
+    assert files_of(tmp_path / "t") == before
+
+
 def test_text_to_train_on_is_no_text_to_validate_on(refusal, text_file):
     files = [f"--data_files={text_file}", f"--val_files={text_file}"]
     assert "in val_files" in refusal("tokenize_data.py", *files, "--tokens_dir=t")

@@ -32,12 +32,12 @@ def test_a_trained_model_has_a_card_with_its_best_evaluation_and_the_story_that_
 
 
 def test_what_loggers_note_of_a_machine_is_not_given_away(tmp_path):
-    """The patterns are read by huggingface_hub, as `hf upload` does."""
+    """The patterns are read by huggingface_hub, as those of `hf upload` are."""
     hub = pytest.importorskip("huggingface_hub.utils")
     private = ["training_state.pt", "wandb_run.txt", "wandb/run-1/files/wandb-metadata.json", "tensorboard/events.mine"]
     for name in (*private, "model.safetensors", "README.md"):
         write_text(tmp_path / "owl", name, "")
-    words = shlex.split(train.upload_command(tmp_path / "owl"), posix=os.name == "posix")
+    words = [word.strip('"') for word in shlex.split(train.upload_command(tmp_path / "owl"), posix=os.name == "posix")]
     assert words[:4] == ["hf", "upload", "owl", str(tmp_path / "owl")] and set(words[4::2]) == {"--exclude"}
     names = [path.relative_to(tmp_path / "owl").as_posix() for path in (tmp_path / "owl").rglob("*") if path.is_file()]
     given = hub.filter_repo_objects(names, ignore_patterns=words[5::2])
