@@ -1,5 +1,6 @@
 """What several test files share: short stories, a tiny model, and where the repository is."""
 
+import errno
 import random
 from pathlib import Path
 
@@ -83,6 +84,13 @@ def write_text(folder, name: str, content: str | bytes):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     return path
+
+
+def refused_by_windows(old, new, code: int = 32) -> PermissionError:
+    """Returns the error by which Windows refuses to rename or replace a file that somebody reads."""
+    error = PermissionError(errno.EACCES, "The process cannot access the file", str(old), None, str(new))
+    error.winerror = code
+    return error
 
 
 def truncate(path: Path):

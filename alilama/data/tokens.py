@@ -66,7 +66,7 @@ def write_token_files(
     too few documents for that, in all or in a large file, the last part of every file, unless they are conversations.
     Nothing in the folder changes until all is written; then the old meta.json is deleted first and the new one is written
     last, so that an interruption cannot leave files that do not belong together. Raises UserError where a split would have
-    fewer than two tokens.
+    fewer than two tokens, or Windows would not replace a file.
     """
     pattern = tokenizer.native_pattern
     by_document, cuts_conversations = False, val_sources is None

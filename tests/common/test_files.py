@@ -6,7 +6,7 @@ import stat
 from contextlib import nullcontext
 
 import pytest
-from helpers import files_of, write_text
+from helpers import files_of, refused_by_windows, write_text
 
 from alilama.common import files
 from alilama.common.errors import UserError
@@ -90,9 +90,7 @@ def read_by_others(monkeypatch) -> list[int]:
         def refuses(old, new):
             if not errors:
                 return do(old, new)
-            error = PermissionError(errno.EACCES, "The process cannot access the file", str(old), None, str(new))
-            error.winerror = errors.pop()
-            raise error
+            raise refused_by_windows(old, new, errors.pop())
 
         return refuses
 

@@ -8,7 +8,7 @@ import re
 
 import numpy as np
 import pytest
-from helpers import files_of, write_prose, write_text
+from helpers import files_of, refused_by_windows, write_prose, write_text
 
 from alilama.common import files
 from alilama.common.errors import UserError
@@ -138,9 +138,7 @@ def test_token_files_that_windows_would_not_replace_stay(tokenizer, text_file, t
 
     def refuses(old, new):
         if worked:
-            error = PermissionError(13, "The process cannot access the file", str(old))
-            error.winerror = 32
-            raise error
+            raise refused_by_windows(old, new)
         rename(old, new)
 
     monkeypatch.setattr("alilama.common.files.os.rename", refuses)

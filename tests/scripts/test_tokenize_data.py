@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, files_of, write_text
+from helpers import ROOT, files_of, refused_by_windows, write_text
 
 from alilama.common.config import TYPES
 from alilama.data.tokenizer import Tokenizer
@@ -182,9 +182,7 @@ def test_token_files_that_windows_would_not_replace_are_refused_at_once(run_here
     before = files_of(tmp_path / "t")
 
     def refuses(old, new):
-        error = PermissionError(13, "The process cannot access the file", str(old))
-        error.winerror = 32
-        raise error
+        raise refused_by_windows(old, new)
 
     monkeypatch.setattr("alilama.common.files.os.rename", refuses)
     monkeypatch.setattr("alilama.common.files.PATIENCE_S", -1)
